@@ -1,0 +1,19 @@
+"""Lookbehind-SAM and its whole family as Optax gradient transformations."""
+
+from lookbehind_optax._alpha import adaptive_alpha as adaptive_alpha
+from lookbehind_optax._alpha import AdaptiveAlpha as AdaptiveAlpha
+from lookbehind_optax._climb import sharpness_aware as sharpness_aware
+from lookbehind_optax._climb import SharpnessAwareState as SharpnessAwareState
+from lookbehind_optax._directions import asam_direction as asam_direction
+from lookbehind_optax._directions import sam_direction as sam_direction
+from lookbehind_optax._lookahead import eval_params as eval_params
+from lookbehind_optax._lookahead import lookahead as lookahead
+from lookbehind_optax._lookahead import LookaheadState as LookaheadState
+from lookbehind_optax._members import asam as asam
+from lookbehind_optax._members import lookbehind_asam as lookbehind_asam
+from lookbehind_optax._members import lookbehind_sam as lookbehind_sam
+from lookbehind_optax._members import multistep_asam as multistep_asam
+from lookbehind_optax._members import multistep_sam as multistep_sam
+from lookbehind_optax._members import sam as sam
+
+__version__ = "0.1.0"

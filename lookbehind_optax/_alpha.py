@@ -1,0 +1,72 @@
+"""The step of the slow weights: α fixed, scheduled, or from the gradients' alignment."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lookbehind_optax import _precision
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveAlpha:
+    """Takes the place of a number where α goes; made by `adaptive_alpha`."""
+
+    # Not callable, and not a number: `optax.inject_hyperparams` would take the one for
+    # a schedule and trace the other.
+    per_tensor: bool
+
+
+def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
+    r"""Sets α from the alignment of the gradients met on the climb.
+
+    .. math::
+        \alpha^* = \frac{\cos\theta + 1}{2}, \qquad
+        \theta = \angle(u_1,\; f_k - \phi)
+
+    with :math:`u_1` the first update of the fast weights and :math:`f_k - \phi` their
+    whole displacement after k of them. Gradients that keep their direction give
+    :math:`\alpha^* = 1` and the slow weights follow all the way; opposed ones give 0.
+    At k = 1 it is 1, and Lookbehind is SAM.
+
+    Args:
+      per_tensor: one angle and one α for each leaf of the parameters, as in the
+        paper's official code, instead of one over all of them, as its text reads. The
+        norms in the cosine are clamped at 1e-8 either way, as in that code.
+
+    Returns:
+      A marker that goes where α goes.
+
+    Raises:
+      TypeError: if `per_tensor` is not a boolean.
+
+    Example:
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> optimizer = lb.lookbehind_sam(optax.sgd(0.1), alpha=lb.adaptive_alpha())
+
+    References:
+      Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
+      <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 7 and 8
+    """
+    if not isinstance(per_tensor, bool):
+        raise TypeError(f"per_tensor must be a boolean; got {per_tensor!r}.")
+    return AdaptiveAlpha(per_tensor)
+
+
+def aligned(alpha: AdaptiveAlpha, first, displacement):
+    """α* for each leaf: a tree of scalars, all alike unless `per_tensor`."""
+
+    def from_angle(u, s):
+        return (_precision.cosine(u, s) + 1) / 2
+
+    if alpha.per_tensor:
+        return jax.tree.map(from_angle, first, displacement)
+    shared = from_angle(first, displacement)
+    return jax.tree.map(lambda _: shared, displacement)
+
+
+def mean(alphas):
+    """The mean of α over the leaves, a float32 scalar to be read from the state."""
+    leaves = [jnp.asarray(a, jnp.float32) for a in jax.tree.leaves(alphas)]
+    return jnp.mean(jnp.stack(leaves)) if leaves else jnp.ones([], jnp.float32)

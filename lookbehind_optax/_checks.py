@@ -1,0 +1,127 @@
+"""Bad input, refused with the argument's name, what came and what should have."""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+def check_transformation(name, value):
+    if not isinstance(value, optax.GradientTransformation):
+        raise TypeError(
+            f"{name} must be an optax.GradientTransformation, such as optax.sgd(0.1); "
+            f"got {_describe(value)}. (Of optax.MultiSteps, pass "
+            "`.gradient_transformation()`.)"
+        )
+
+
+def check_count(name, value, minimum):
+    """Counts shape the program, so they are Python integers, never traced."""
+    if isinstance(value, (jax.Array, jax.core.Tracer)):
+        raise TypeError(
+            f"{name} must be a Python integer, because it sets the length of a loop; "
+            f"got a JAX array. Under optax.inject_hyperparams pass "
+            f"static_args=('{name}',)."
+        )
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; got {_describe(value)}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; got {value}.")
+
+
+def check_number(name, value, *, schedule):
+    """A non-negative scalar, or a schedule of them where `schedule` allows it.
+
+    Values under a trace, and what schedules will return, can't be seen here.
+    """
+    if schedule and callable(value):
+        return
+    wanted = "a non-negative number" + (" or an optax schedule" if schedule else "")
+    number = numbers.Real, np.ndarray, np.generic, jax.Array
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, number):
+        raise TypeError(f"{name} must be {wanted}; got {_describe(value)}.")
+    if np.shape(value) != ():
+        raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")
+    dtype = jnp.result_type(value)
+    if not (
+        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    ):
+        raise TypeError(f"{name} must be {wanted}; got dtype {dtype}.")
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be {wanted}, and finite; got {value}.")
+
+
+def check_choice(name, value, choices):
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}; got {value!r}.")
+
+
+def check_params(params):
+    """Parameters are there, and can be moved by a real step along a gradient."""
+    if params is None:
+        raise ValueError(
+            "params must be passed to update: update(grads, state, params, ...)."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                "params must hold floating-point or complex arrays; the leaf "
+                f"{_at(path)} is {_describe(leaf) if dtype is None else dtype}. "
+                "Take what is not trained out of params."
+            )
+
+
+def check_like_params(name, tree, params):
+    """`tree` has the structure and the shapes of `params`; its dtypes may differ."""
+    got, expected = jax.tree.structure(tree), jax.tree.structure(params)
+    if got != expected:
+        raise ValueError(
+            f"{name} must be a tree like params; got the structure\n  {got}\n"
+            f"instead of\n  {expected}"
+        )
+    for (path, x), p in zip(
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
+    ):
+        if jnp.shape(x) != jnp.shape(p):
+            raise ValueError(
+                f"{name} must have the shapes of params; the leaf {_at(path)} has "
+                f"{jnp.shape(x)} instead of {jnp.shape(p)}."
+            )
+
+
+def check_mask(mask, params):
+    """Returns the mask broadcast to the structure of params, a bool for each leaf."""
+    if mask is None or not jax.tree.leaves(params):
+        # `optax.tree.map_params` probes init with a tree without leaves.
+        return jax.tree.map(lambda _: True, params)
+    tree = mask(params) if callable(mask) else mask
+
+    def broadcast(path, keep, subtree):
+        if not isinstance(keep, (bool, np.bool_)):
+            raise TypeError(
+                "mask must be a tree of booleans or a function from params to one; "
+                f"the leaf {_at(path)} is {_describe(keep)}."
+            )
+        return jax.tree.map(lambda _: bool(keep), subtree)
+
+    try:
+        return jax.tree_util.tree_map_with_path(broadcast, tree, params)
+    except ValueError as error:
+        raise ValueError(
+            "mask must have the structure of params, or of a prefix of it; got\n"
+            f"  {jax.tree.structure(tree)}\nfor params\n  {jax.tree.structure(params)}"
+        ) from error
+
+
+def _at(path):
+    return f"params{jax.tree_util.keystr(path)}"
+
+
+def _describe(value):
+    return f"{value!r} of type {type(value).__name__}"

@@ -1,0 +1,144 @@
+"""Directions of ascent: gradient in, step of unit radius out.
+
+A direction is an Optax transformation. Its `update(g, state, p)` gets the ascent
+gradient g and the point p at which the ascent stands, and returns where to go uphill,
+of length one. Leaves that a `mask` leaves unperturbed reach it as `optax.MaskedNode()`,
+a container without children, so that `jax.tree.map` and norms pass them by.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lookbehind_optax import _checks
+from lookbehind_optax import _precision
+
+# The official code divides by the norm plus this; a zero gradient perturbs nothing.
+_EPS = 1e-16
+
+
+def sam_direction() -> optax.GradientTransformation:
+    r"""The steepest ascent inside a ball: the gradient over its norm.
+
+    .. math::
+        D(g) = \frac{g}{\lVert g \rVert_2 + 10^{-16}}
+
+    with one norm over all perturbed leaves, in float32 or wider.
+
+    Returns:
+      A stateless :class:`optax.GradientTransformation`, from gradients to a direction
+      of the same shapes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> direction = lb.sam_direction()
+      >>> g = {"w": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}
+      >>> d, _ = direction.update(g, direction.init(g), g)
+      >>> print(d["w"], d["b"])
+      [0.6 0. ] [0.8]
+
+    References:
+      Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
+      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021, Equation 2
+    """
+
+    def direct(g, p):
+        del p
+        return _normalized(_precision.widen(g), by=g)
+
+    return optax.stateless(direct)
+
+
+def asam_direction(
+    eta: jax.typing.ArrayLike = 0.01,
+    *,
+    weights: Callable[[tuple, jax.Array], bool] | None = None,
+) -> optax.GradientTransformation:
+    r"""The steepest ascent inside a ball that stretches with the weights.
+
+    .. math::
+        D(g, p) = \frac{T^2 g}{\lVert T g \rVert_2 + 10^{-16}}, \qquad
+        T = \begin{cases} |p| + \eta & \text{on weights} \\
+                          1 & \text{on biases} \end{cases}
+
+    elementwise, at the perturbed point p, with one norm over all perturbed leaves.
+    The radius is measured where each coordinate is divided by its T.
+
+    Args:
+      eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
+      weights: tells weights from biases, as a function of the leaf's path (of
+        `jax.tree_util` keys) and the leaf. By default a leaf is a bias if the last
+        name in its path is `b` or ends in `bias`, and a weight otherwise: Flax's
+        `kernel`, `scale` and `embedding` are weights, and so is a leaf without a name.
+
+    Returns:
+      A stateless :class:`optax.GradientTransformation`, from gradients to a direction
+      of the same shapes; `update` needs `params`.
+
+    Raises:
+      TypeError: if `eta` is no real number or `weights` no function.
+      ValueError: if `eta` is negative or not finite, where that is known statically.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> direction = lb.asam_direction(eta=0.0)
+      >>> p = {"kernel": jnp.array([2.0, 1.0]), "bias": jnp.array([7.0])}
+      >>> g = {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([1.0])}
+      >>> d, _ = direction.update(g, direction.init(p), p)   # T g = (2, 2) and 1
+      >>> print(d["kernel"] * 3, d["bias"] * 3)
+      [4. 2.] [1.]
+
+    References:
+      Kwon et al., `ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant
+      Learning of Deep Neural Networks <https://arxiv.org/abs/2102.11600>`_, 2021
+    """
+    _checks.check_number("eta", eta, schedule=False)
+    if weights is not None and not callable(weights):
+        raise TypeError(
+            "weights must be a function of a leaf's path and the leaf; "
+            f"got {weights!r}."
+        )
+    is_weight = _is_weight if weights is None else weights
+
+    def direct(g, p):
+        if p is None:
+            raise ValueError("params must be passed to the ASAM direction's update.")
+
+        def scale(path, x):
+            if not is_weight(path, x):
+                return jnp.ones([], x.dtype)
+            size = jnp.abs(x)  # real where x is complex, too
+            return (size + jnp.asarray(eta, size.dtype)).astype(x.dtype)
+
+        g, p = _precision.widen((g, p))
+        t = jax.tree_util.tree_map_with_path(scale, p)
+        tg = jax.tree.map(lambda t, g: t * g, t, g)
+        return _normalized(jax.tree.map(lambda t, tg: t * tg, t, tg), by=tg)
+
+    return optax.stateless(direct)
+
+
+def _normalized(tree, by):
+    factor = 1 / (_precision.norm(by) + _EPS)
+    return jax.tree.map(lambda x: x * factor.astype(x.dtype), tree)
+
+
+def _is_weight(path, leaf):
+    del leaf
+    name = next((name for name in map(_name, reversed(path)) if name), "")
+    return not (name == "b" or name.endswith("bias"))
+
+
+def _name(key):
+    """A path entry's name, or None for a position and for a variable's `.value`."""
+    match key:
+        case jax.tree_util.DictKey(key=str(name)):
+            return name
+        case jax.tree_util.GetAttrKey(name=name) if name != "value":
+            # Flax boxes a variable: the kernel of an NNX layer is at .kernel.value.
+            return name
+    return None

@@ -1,0 +1,44 @@
+"""Norms, angles and interpolation in float32 or wider, whatever the leaves are."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def wide_dtype(tree):
+    """float64 where any leaf is that precise, else float32."""
+    is_double = any(jnp.finfo(x.dtype).bits > 32 for x in jax.tree.leaves(tree))
+    return jnp.dtype(jnp.float64 if is_double else jnp.float32)
+
+
+def widen(tree):
+    """Casts every leaf to the wide dtype of the tree, complex leaves staying complex.
+
+    `optax.tree.norm` works in the dtype of the leaves, where the norm of 70 000
+    float16 ones is infinite; casting first costs nothing, because XLA fuses the
+    cast into the reduction.
+    """
+    real = wide_dtype(tree)
+    complex_ = jnp.complex128 if real == jnp.float64 else jnp.complex64
+    return jax.tree.map(
+        lambda x: x.astype(complex_ if jnp.iscomplexobj(x) else real), tree
+    )
+
+
+def norm(tree):
+    """‖tree‖₂ over all leaves, a scalar of the tree's wide dtype."""
+    return jnp.asarray(optax.tree.norm(widen(tree)), wide_dtype(tree))
+
+
+def cosine(a, b, eps=1e-8):
+    """cos of the angle between two trees, each norm clamped at `eps` from below."""
+    products = jax.tree.map(
+        lambda x, y: jnp.sum((jnp.conj(x) * y).real), widen(a), widen(b)
+    )
+    norms = jnp.maximum(norm(a), eps) * jnp.maximum(norm(b), eps)
+    return optax.tree.sum(products) / norms
+
+
+def cast_like(tree, like):
+    """`tree` with the dtypes of `like`, leaf by leaf."""
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)

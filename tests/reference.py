@@ -1,0 +1,149 @@
+"""The paper's Algorithm 1 and its neighbours, written literally, in float64 NumPy.
+
+Nothing is rearranged here: both gradients of an inner step are computed, 2k of them a
+step, and fast weights are weights. Trees are flat dictionaries from names to arrays;
+a name that ends in `bias` is a bias. `grad(p, i)` is the gradient of minibatch i at p.
+"""
+
+import numpy as np
+
+
+def tree_map(f, *trees):
+    return {name: f(*(tree[name] for tree in trees)) for name in trees[0]}
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(x * x) for x in tree.values()))
+
+
+# Base optimizers: step(g, state, f) -> (update, state).
+
+
+class SGD:
+    """PyTorch's SGD: weight decay goes into the gradient, momentum has no dampening."""
+
+    def __init__(self, lr, momentum, weight_decay):
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+
+    def init(self, params):
+        return tree_map(np.zeros_like, params)
+
+    def step(self, g, v, f):
+        g = tree_map(lambda g, f: g + self.weight_decay * f, g, f)
+        v = tree_map(lambda v, g: self.momentum * v + g, v, g)
+        return tree_map(lambda v: -self.lr * v, v), v
+
+
+class Adam:
+    def __init__(self, lr, b1=0.9, b2=0.999, eps=1e-8):
+        self.lr, self.b1, self.b2, self.eps = lr, b1, b2, eps
+
+    def init(self, params):
+        zeros = tree_map(np.zeros_like, params)
+        return 0, zeros, zeros
+
+    def step(self, g, state, f):
+        del f
+        t, m, v = state
+        t = t + 1
+        m = tree_map(lambda m, g: self.b1 * m + (1 - self.b1) * g, m, g)
+        v = tree_map(lambda v, g: self.b2 * v + (1 - self.b2) * g * g, v, g)
+
+        def update(m, v):
+            m_hat, v_hat = m / (1 - self.b1**t), v / (1 - self.b2**t)
+            return -self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
+
+        return tree_map(update, m, v), (t, m, v)
+
+
+# Directions of unit radius.
+
+
+def sam(g, p):
+    del p
+    scale = 1 / (norm(g) + 1e-16)
+    return tree_map(lambda g: scale * g, g)
+
+
+def asam(eta):
+    def direction(g, p):
+        t = {
+            name: np.ones_like(x) if name.endswith("bias") else np.abs(x) + eta
+            for name, x in p.items()
+        }
+        tg = tree_map(lambda t, g: t * g, t, g)
+        scale = 1 / (norm(tg) + 1e-16)
+        return tree_map(lambda t, tg: scale * t * tg, t, tg)
+
+    return direction
+
+
+# One step of each member: (parameters, base state) -> (parameters, base state).
+
+
+def lookbehind(phi, a, grad, base, direction, rho, k, alpha):
+    """Algorithm 1. `alpha` is a number, "global" or "per tensor"."""
+    if k == 0:
+        u, a = base.step(grad(phi, 0), a, phi)
+        return tree_map(np.add, phi, u), a
+    p = phi
+    f = phi
+    first = None
+    for i in range(k):
+        d = direction(grad(p, i), p)
+        p = tree_map(lambda p, d: p + rho * d, p, d)
+        u, a = base.step(grad(p, i), a, f)
+        f = tree_map(np.add, f, u)
+        if i == 0:
+            first = f
+    displacement = tree_map(np.subtract, f, phi)
+    alphas = _alphas(alpha, tree_map(np.subtract, first, phi), displacement)
+    return tree_map(lambda phi, a, s: phi + a * s, phi, alphas, displacement), a
+
+
+def multistep(phi, a, grad, base, direction, rho, k, average=False):
+    """k steps up, one step of the base optimizer; SAM and ASAM at k = 1."""
+    if k == 0:
+        u, a = base.step(grad(phi, 0), a, phi)
+        return tree_map(np.add, phi, u), a
+    p = phi
+    gradients = []
+    for i in range(k):
+        d = direction(grad(p, i), p)
+        p = tree_map(lambda p, d: p + rho * d, p, d)
+        gradients.append(grad(p, i))
+    g = gradients[-1]
+    if average:
+        g = tree_map(lambda *g: sum(g) / k, *gradients)
+    u, a = base.step(g, a, phi)
+    return tree_map(np.add, phi, u), a
+
+
+def lookahead(step, k, alpha):
+    """Wraps a step of any optimizer; returns (fast, slow) after each of its steps."""
+
+    def run(phi, a, steps):
+        fast = slow = phi
+        for t in range(1, steps + 1):
+            fast, a = step(fast, a)
+            if t % k == 0:
+                slow = tree_map(lambda s, f: s + alpha * (f - s), slow, fast)
+                fast = slow
+            yield fast, slow
+
+    return run
+
+
+def _alphas(alpha, first, displacement):
+    if alpha == "global":
+        inner = sum(np.sum(first[n] * displacement[n]) for n in first)
+        norms = max(norm(first), 1e-8) * max(norm(displacement), 1e-8)
+        return tree_map(lambda _: (inner / norms + 1) / 2, first)
+    if alpha == "per tensor":
+
+        def one(u, s):
+            norms = max(np.linalg.norm(u), 1e-8) * max(np.linalg.norm(s), 1e-8)
+            return (np.sum(u * s) / norms + 1) / 2
+
+        return tree_map(one, first, displacement)
+    return tree_map(lambda _: alpha, first)
