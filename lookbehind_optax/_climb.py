@@ -217,7 +217,7 @@ def sharpness_aware(
                 fast = descend(i, fast, ascent.g)
             if descent == "mean":
                 total = optax.tree.add(total, _precision.widen(ascent.g))
-            return ascent, fast, total
+            return ascent, *_loop.now((fast, total))
 
         def inner_step_with_own_gradients(i, carry):
             ascent, fast, total = carry

@@ -1,6 +1,7 @@
 """A loop over the inner steps: one scan on accelerators, straight-line code on CPUs."""
 
 import jax
+from jax.experimental.xla_metadata import set_xla_metadata
 import jax.numpy as jnp
 
 
@@ -31,3 +32,19 @@ def repeat(body, carry, start, stop):
     if stop - start <= 1:  # a single turn needs no loop anywhere
         return unrolled(carry)
     return jax.lax.platform_dependent(carry, cpu=unrolled, default=scanned)
+
+
+def now(tree):
+    """Returns `tree`, which an unrolled loop must have computed before it goes on.
+
+    XLA:CPU would rather fuse the elementwise work of all turns into one pass at the
+    end, and keep the gradient of every turn until then: memory that grows with k. It
+    drops optimization barriers before it fuses, but a call that it may not inline
+    stops it, and costs nothing.
+    """
+
+    def call(tree):
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(lambda tree: tree)(tree)
+
+    return jax.lax.platform_dependent(tree, cpu=call, default=lambda tree: tree)
