@@ -214,7 +214,9 @@ def _map_moments(base, f, state: Any, other: Any):
     is_moment = optax.tree.map_params(
         base, lambda _: True, state, transform_non_params=lambda _: False
     )
-    return jax.tree.map(lambda m, x, y: f(x, y) if m else x, is_moment, state, other)
+    return jax.tree.map(
+        lambda m, x, y: f(x, y.astype(x.dtype)) if m else x, is_moment, state, other
+    )
 
 
 def _copy(tree):
