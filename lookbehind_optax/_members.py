@@ -60,7 +60,8 @@ def sam(
       >>> updates, state = optimizer.update(
       ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
       ... )
-      >>> print(optax.apply_updates(params, updates)["kernel"].round(3))
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(jnp.array_str(params["kernel"], precision=3))
       [ 1.35 -1.8 ]
 
     References:
@@ -126,7 +127,8 @@ def asam(
       >>> updates, state = optimizer.update(
       ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
       ... )
-      >>> print(optax.apply_updates(params, updates)["kernel"].round(3))
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(jnp.array_str(params["kernel"], precision=3))
       [ 1.131 -1.126]
 
     References:
@@ -195,7 +197,8 @@ def multistep_sam(
       >>> updates, state = optimizer.update(
       ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
       ... )
-      >>> print(optax.apply_updates(params, updates)["kernel"].round(3))
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(jnp.array_str(params["kernel"], precision=3))
       [ 1.2 -1.6]
 
     References:
@@ -272,7 +275,8 @@ def multistep_asam(
       >>> updates, state = optimizer.update(
       ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
       ... )
-      >>> print(optax.apply_updates(params, updates)["kernel"].round(3))
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(jnp.array_str(params["kernel"], precision=3))
       [0.765 0.199]
 
     References:
@@ -353,7 +357,8 @@ def lookbehind_sam(
       >>> updates, state = optimizer.update(
       ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
       ... )
-      >>> print(optax.apply_updates(params, updates)["kernel"].round(3))
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(jnp.array_str(params["kernel"], precision=3))
       [ 1.275 -1.7  ]
 
     References:
@@ -438,7 +443,8 @@ def lookbehind_asam(
       >>> updates, state = optimizer.update(
       ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
       ... )
-      >>> print(optax.apply_updates(params, updates)["kernel"].round(3))
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(jnp.array_str(params["kernel"], precision=3))
       [ 0.948 -0.464]
 
     References:

@@ -147,3 +147,32 @@ def _alphas(alpha, first, displacement):
 
         return tree_map(one, first, displacement)
     return tree_map(lambda _: alpha, first)
+
+
+def grouped(phi, a, grads, base, direction, rho, k, alpha=1.0, uses="every"):
+    """m-SAM and its kin: every group of examples climbs by itself, all descend as one.
+
+    `grads` has the gradient of each group's own loss; `uses` is "every", "last" or
+    "mean", the gradients of the climb that the base optimizer uses.
+    """
+    points = [phi for _ in grads]
+    met = []
+    f = phi
+    first = None
+    for i in range(k):
+        for n, grad in enumerate(grads):
+            d = direction(grad(points[n]), points[n])
+            points[n] = tree_map(lambda p, d: p + rho * d, points[n], d)
+        descents = [grad(p) for grad, p in zip(grads, points, strict=True)]
+        met.append(tree_map(lambda *g: sum(g) / len(grads), *descents))
+        if uses == "every":
+            u, a = base.step(met[-1], a, f)
+            f = tree_map(np.add, f, u)
+            first = f if i == 0 else first
+    if uses != "every":
+        g = met[-1] if uses == "last" else tree_map(lambda *g: sum(g) / k, *met)
+        u, a = base.step(g, a, phi)
+        f = first = tree_map(np.add, phi, u)
+    displacement = tree_map(np.subtract, f, phi)
+    alphas = _alphas(alpha, tree_map(np.subtract, first, phi), displacement)
+    return tree_map(lambda phi, a, s: phi + a * s, phi, alphas, displacement), a
