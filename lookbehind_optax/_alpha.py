@@ -1,10 +1,10 @@
-"""The step of the slow weights: α fixed, scheduled, or from the gradients' alignment."""
+"""The step of the slow weights: α fixed, scheduled, or set by the alignment."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
-
+from lookbehind_optax import _checks
 from lookbehind_optax import _precision
 
 
@@ -49,18 +49,17 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 7 and 8
     """
-    if not isinstance(per_tensor, bool):
-        raise TypeError(f"per_tensor must be a boolean; got {per_tensor!r}.")
+    _checks.check_boolean("per_tensor", per_tensor)
     return AdaptiveAlpha(per_tensor)
 
 
-def aligned(alpha: AdaptiveAlpha, first, displacement):
+def aligned(first, displacement, *, per_tensor):
     """α* for each leaf: a tree of scalars, all alike unless `per_tensor`."""
 
     def from_angle(u, s):
         return (_precision.cosine(u, s) + 1) / 2
 
-    if alpha.per_tensor:
+    if per_tensor:
         return jax.tree.map(from_angle, first, displacement)
     shared = from_angle(first, displacement)
     return jax.tree.map(lambda _: shared, displacement)

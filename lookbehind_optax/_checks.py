@@ -1,8 +1,10 @@
 """Bad input, refused with the argument's name, what came and what should have."""
 
 import numbers
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -31,7 +33,7 @@ def check_count(name, value, minimum):
         raise ValueError(f"{name} must be at least {minimum}; got {value}.")
 
 
-def check_number(name, value, *, schedule):
+def check_number(name, value: Any, *, schedule):
     """A non-negative scalar, or a schedule of them where `schedule` allows it.
 
     Values under a trace, and what schedules will return, can't be seen here.
@@ -39,20 +41,28 @@ def check_number(name, value, *, schedule):
     if schedule and callable(value):
         return
     wanted = "a non-negative number" + (" or an optax schedule" if schedule else "")
-    number = numbers.Real, np.ndarray, np.generic, jax.Array
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, number):
+    types: Any = (numbers.Real, np.ndarray, np.generic, jax.Array)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, types):
         raise TypeError(f"{name} must be {wanted}; got {_describe(value)}.")
     if np.shape(value) != ():
         raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")
     dtype = jnp.result_type(value)
-    if not (
-        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-    ):
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"{name} must be {wanted}; got dtype {dtype}.")
     if isinstance(value, jax.core.Tracer):
         return
     if not (np.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be {wanted}, and finite; got {value}.")
+
+
+def check_function(name, value):
+    if not callable(value):
+        raise TypeError(f"{name} must be a function; got {_describe(value)}.")
+
+
+def check_boolean(name, value):
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a boolean; got {_describe(value)}.")
 
 
 def check_choice(name, value, choices):

@@ -1,17 +1,16 @@
 """The climb: every sharpness-aware member is one way of using the gradients on it."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-
 from lookbehind_optax import _alpha
 from lookbehind_optax import _checks
 from lookbehind_optax import _clocks
 from lookbehind_optax import _loop
 from lookbehind_optax import _precision
+import optax
 
 ScalarOrSchedule = jax.typing.ArrayLike | optax.Schedule
 Mask = Any  # a tree of booleans, or a function from params to one
@@ -33,7 +32,7 @@ class SharpnessAwareState(NamedTuple):
         `axis_name` is set; float32 scalar.
     """
 
-    count: jax.Array
+    count: jax.typing.ArrayLike
     base_state: optax.OptState
     direction_state: optax.OptState
     alpha: jax.Array
@@ -140,7 +139,7 @@ def sharpness_aware(
       >>> state = optimizer.init(params)
       >>> grads = jax.grad(loss)(params)
       >>> updates, state = optimizer.update(grads, state, params, value_fn=loss)
-      >>> print(optax.apply_updates(params, updates))  # gradients at ±1.5, 2.5 and ±2, 3
+      >>> print(optax.apply_updates(params, updates))  # gradients of ±3, 5 and ±4, 6
       [ 0.65 -1.45]
 
     References:
@@ -154,9 +153,11 @@ def sharpness_aware(
     if not isinstance(alpha, _alpha.AdaptiveAlpha):
         _checks.check_number("alpha", alpha, schedule=True)
     _checks.check_choice("descent", descent, ("last", "mean", "every"))
+    _checks.check_boolean("reuse_gradients", reuse_gradients)
     base = optax.with_extra_args_support(base)
-    # Where the base optimizer moves only once, the angle is zero, and no need for it.
+    # Where the base optimizer moves only once, the angle is zero, and α = 1.
     is_adaptive = isinstance(alpha, _alpha.AdaptiveAlpha)
+    per_tensor = isinstance(alpha, _alpha.AdaptiveAlpha) and alpha.per_tensor
     needs_angle = is_adaptive and descent == "every" and k > 1
 
     def init_fn(params):
@@ -176,20 +177,23 @@ def sharpness_aware(
         _checks.check_params(params)
         _checks.check_like_params("grads", updates, params)
         grads = updates  # Optax's name for what comes in; here the clean gradient
-        gradient = _gradient_function(grad_fn, value_fn, grads)
+        functions = {"grad_fn": grad_fn, "value_fn": value_fn}
+        functions = {name: fn for name, fn in functions.items() if fn is not None}
+        for name, fn in functions.items():
+            _checks.check_function(name, fn)
         if k == 0:  # without a climb, they are for the base optimizer
-            functions = {"grad_fn": grad_fn, "value_fn": value_fn}
-            extra_args |= {name: fn for name, fn in functions.items() if fn is not None}
-        elif gradient is None:
+            extra_args |= functions
+        elif not functions:
             raise ValueError(
-                "update needs the gradient at perturbed parameters: pass "
-                "grad_fn=lambda params, i: ..., or a loss as value_fn=lambda params: ..."
+                "update needs gradients at perturbed parameters: pass "
+                "grad_fn=lambda params, i: ... or a loss as value_fn=lambda params: ..."
             )
 
+        gradient = _gradient_function(grad_fn, value_fn, grads)
         perturbed = _checks.check_mask(mask, params)
         radius = _at_step(rho, state.count, params)
 
-        def ascend(i, ascent):
+        def ascend(i, ascent):  # p ← p + ρ D(g, p); then g ← ∇L(p)
             p, g, direction_state = ascent
             d, direction_state = direction.update(
                 _select(g, perturbed), direction_state, _select(p, perturbed)
@@ -197,7 +201,7 @@ def sharpness_aware(
             p = _move(p, radius, d)
             return _Ascent(p, gradient(p, i), direction_state)
 
-        def descend(i, fast, g):
+        def descend(i, fast, g):  # u, A ← A.update(g, A, f); then f ← f + u
             u, base_state = base.update(
                 _mean_over(axis_name, g),
                 _clocks.rewind(fast.base_state, state.base_state),
@@ -245,7 +249,7 @@ def sharpness_aware(
             fast = descend(0, fast, _precision.cast_like(mean, grads))
 
         if needs_angle:
-            alphas = _alpha.aligned(alpha, fast.first, fast.moved)
+            alphas = _alpha.aligned(fast.first, fast.moved, per_tensor=per_tensor)
         else:
             step = 1.0 if is_adaptive or k == 0 else alpha
             step = _at_step(step, state.count, params)
@@ -262,20 +266,13 @@ def sharpness_aware(
 
 
 def _gradient_function(grad_fn, value_fn, grads):
-    """`gradient(p, i)` with the dtypes of `grads`, or None if there is nothing for it."""
-    if grad_fn is None and value_fn is None:
-        return None
-    name = "value_fn" if grad_fn is None else "grad_fn"
-    function = value_fn if grad_fn is None else grad_fn
-    if not callable(function):
-        raise TypeError(f"{name} must be a function; got {function!r}.")
+    """`gradient(p, i)`, the gradient of inner step i with the dtypes of `grads`."""
 
     def gradient(p, i):
         if grad_fn is not None:
-            g = grad_fn(p, i)
-        else:
-            # Optax's updates are conjugates of what jax.grad gives for complex leaves.
-            g = optax.tree.conj(jax.grad(value_fn)(p))
+            name, g = "grad_fn", grad_fn(p, i)
+        else:  # for complex leaves, Optax wants the conjugate of what jax.grad gives
+            name, g = "value_fn", optax.tree.conj(jax.grad(value_fn)(p))
         _checks.check_like_params(f"what {name} returns", g, p)
         return _precision.cast_like(g, grads)
 
@@ -323,7 +320,7 @@ def _mean_over(axis_name, tree):
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
-def _local_to(axis_name, params, grads):
+def _local_to(axis_name, params, grads) -> tuple[Any, Any]:
     """Parameters and gradients as values of their own on each member of the axis.
 
     Under `shard_map` what varies along the axis has a type of its own, and a loop's
@@ -337,9 +334,7 @@ def _local_to(axis_name, params, grads):
         return jax.tree.map(lambda x: jnp.where(here, x, x), tree)
 
     local = vary(grads)
-    types = [
-        jax.tree.map(jax.typeof, jax.tree.leaves(tree)) for tree in (grads, local)
-    ]
+    types = [jax.tree.map(jax.typeof, jax.tree.leaves(tree)) for tree in (grads, local)]
     if types[0] and all(a != b for a, b in zip(*types, strict=True)):
         raise ValueError(
             f"grads must be local to the members of the axis {axis_name!r}, but they "

@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
-
 from lookbehind_optax import _checks
 from lookbehind_optax import _precision
+import optax
 
 # The official code divides by the norm plus this; a zero gradient perturbs nothing.
 _EPS = 1e-16
@@ -97,12 +96,8 @@ def asam_direction(
       Learning of Deep Neural Networks <https://arxiv.org/abs/2102.11600>`_, 2021
     """
     _checks.check_number("eta", eta, schedule=False)
-    if weights is not None and not callable(weights):
-        raise TypeError(
-            "weights must be a function of a leaf's path and the leaf; "
-            f"got {weights!r}."
-        )
     is_weight = _is_weight if weights is None else weights
+    _checks.check_function("weights", is_weight)
 
     def direct(g, p):
         if p is None:

@@ -1,13 +1,13 @@
 """Lookahead: the fast weights run ahead for k minibatches, the slow weights follow."""
 
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-
 from lookbehind_optax import _checks
 from lookbehind_optax import _precision
+import optax
 
 
 class LookaheadState(NamedTuple):
@@ -16,14 +16,14 @@ class LookaheadState(NamedTuple):
     Attributes:
       count: steps (minibatches) taken; int32 scalar.
       slow: the slow weights; a copy of the parameters.
-      last_sync: the base's state at the last synchronisation, for `pullback="pullback"`;
-        else None.
+      last_sync: the base's state at the last synchronisation where `pullback` is
+        "pullback", else None.
       base_state: state of the base optimizer.
     """
 
-    count: jax.Array
+    count: jax.typing.ArrayLike
     slow: optax.Params
-    last_sync: optax.OptState | None
+    last_sync: Any
     base_state: optax.OptState
 
 
@@ -112,7 +112,7 @@ def lookahead(
         _checks.check_like_params("grads", updates, params)
         u, base_state = base.update(updates, state.base_state, params, **extra_args)
         u = _precision.cast_like(u, params)
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         is_sync = count % k == 0
         a = alpha(state.count) if callable(alpha) else alpha
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import optax
-
 from lookbehind_optax import _alpha
 from lookbehind_optax import _checks
 from lookbehind_optax._climb import Mask
@@ -12,6 +10,7 @@ from lookbehind_optax._climb import ScalarOrSchedule
 from lookbehind_optax._climb import sharpness_aware
 from lookbehind_optax._directions import asam_direction
 from lookbehind_optax._directions import sam_direction
+import optax
 
 
 def sam(
@@ -236,8 +235,8 @@ def multistep_asam(
         g_i = \nabla L_d(p_i), \qquad
         \phi \leftarrow \phi + A(g_k, \phi)
 
-    for i = 1, ..., k, from :math:`p_0 = \phi`, with T = :math:`|p_{i-1}|` + η on weights and 1
-    on biases; or :math:`A(\frac1k\sum_i g_i, \phi)`.
+    for i = 1, ..., k, from :math:`p_0 = \phi`, with T = :math:`|p_{i-1}|` + η on
+    weights and 1 on biases; or :math:`A(\frac1k\sum_i g_i, \phi)`.
 
     Args:
       base: the base optimizer A, any Optax optimizer.
@@ -314,8 +313,8 @@ def lookbehind_sam(
         f_i = f_{i-1} + A(g_i, f_{i-1})
 
     for i = 1, ..., k, from :math:`p_0 = f_0 = \phi`; then the slow weights, which are
-    the parameters, follow: :math:`\phi \leftarrow \phi + \alpha (f_k - \phi)`. With k = 1
-    and α = 1 this is SAM.
+    the parameters, follow: :math:`\phi \leftarrow \phi + \alpha (f_k - \phi)`. With
+    k = 1 and α = 1 this is SAM.
 
     Args:
       base: the base optimizer A, any Optax optimizer. Its momentum and moments advance
@@ -397,9 +396,10 @@ def lookbehind_asam(
         g_i = \nabla L_d(p_i), \qquad
         f_i = f_{i-1} + A(g_i, f_{i-1})
 
-    for i = 1, ..., k, from :math:`p_0 = f_0 = \phi`, with T = :math:`|p_{i-1}|` + η on weights
-    and 1 on biases; then the slow weights, which are the parameters, follow:
-    :math:`\phi \leftarrow \phi + \alpha (f_k - \phi)`. With k = 1 and α = 1 this is ASAM.
+    for i = 1, ..., k, from :math:`p_0 = f_0 = \phi`, with T = :math:`|p_{i-1}|` + η on
+    weights and 1 on biases; then the slow weights, which are the parameters, follow:
+    :math:`\phi \leftarrow \phi + \alpha (f_k - \phi)`. With k = 1 and α = 1 this is
+    ASAM.
 
     Args:
       base: the base optimizer A, any Optax optimizer. Its momentum and moments advance
@@ -465,5 +465,5 @@ def lookbehind_asam(
 
 
 def _gradients(average):
-    _checks.check_choice("average", average, (False, True))
+    _checks.check_boolean("average", average)
     return "mean" if average else "last"

@@ -157,7 +157,10 @@ def test_convergence_inside_a_scan(name, problem):
     chex.assert_trees_all_close(final, target, rtol=0.03, atol=0.03)
 
 
-@pytest.mark.parametrize("name", [n for n in MEMBERS if n not in ("lookahead_sam", "lookahead_lookbehind_sam")])
+@pytest.mark.parametrize(
+    "name",
+    [n for n in MEMBERS if n not in ("lookahead_sam", "lookahead_lookbehind_sam")],
+)
 def test_inject_hyperparams(name):
     """Every number becomes state under `inject_hyperparams`, and means the same."""
     factory = MEMBERS[name]

@@ -1,7 +1,7 @@
 """Directions: unit radius, and which leaves are weights."""
 
-import flax.linen as nn
 from flax import nnx
+import flax.linen as nn
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -82,7 +82,9 @@ def test_names_in_boxed_linen_parameters():
 
 def test_names_in_plain_trees():
     one = jnp.ones(1)
-    assert weights_of({"w": one, "b": one, "layer": {"value": one, "in_bias": one}}) == {
+    assert weights_of(
+        {"w": one, "b": one, "layer": {"value": one, "in_bias": one}}
+    ) == {
         "w": True,
         "b": False,
         "layer/value": True,

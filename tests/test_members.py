@@ -83,7 +83,7 @@ class Problem:
         p = jax.tree.map(jnp.asarray, self.params)
         state = optimizer.init(p)
         for t, expected in zip(range(STEPS), reference_states, strict=True):
-            a, b = (jax.tree.map(lambda x: jnp.asarray(x[t]), c) for c in (self.a, self.b))  # noqa: B023, E501
+            a, b = coefficients(self, t)
             p, state = step(p, state, a, b)
             got = {"params": p, "eval": lb.eval_params(state, p)}
             for which, tree in expected.items():
@@ -91,6 +91,10 @@ class Problem:
                     np.testing.assert_allclose(
                         got[which][name], x, rtol=1e-10, atol=1e-10, err_msg=name
                     )
+
+
+def coefficients(problem, t):
+    return jax.tree.map(lambda x: jnp.asarray(x[t]), (problem.a, problem.b))
 
 
 BASES = {
@@ -207,7 +211,9 @@ def test_lookahead(inner, leaves, rho, k, alpha, seed):
     with jax.enable_x64(True):
         problem = Problem(leaves, 1, seed)
         base, numpy_base = BASES["sgd"]
-        optimizer = lb.lookahead(lb.sam(base, rho) if inner == "sam" else base, k, alpha)
+        optimizer = lb.lookahead(
+            lb.sam(base, rho) if inner == "sam" else base, k, alpha
+        )
         steps = iter(range(STEPS))
 
         def step(phi, a):
@@ -246,12 +252,10 @@ NAMED = {
 def one_step(optimizer, seed=0):
     problem = Problem([("kernel", (3, 2)), ("bias", (3,)), ("b", (2,))], 4, seed)
     p = jax.tree.map(jnp.asarray, problem.params)
-    a, b = (jax.tree.map(lambda x: jnp.asarray(x[0]), c) for c in (problem.a, problem.b))
+    a, b = coefficients(problem, 0)
     grad = jax.grad(problem.loss)
     updates, state = jax.jit(
-        lambda g, s, p: optimizer.update(
-            g, s, p, grad_fn=lambda p, i: grad(p, a, b, i)
-        )
+        lambda g, s, p: optimizer.update(g, s, p, grad_fn=lambda p, i: grad(p, a, b, i))
     )(grad(p, a, b, 0), optimizer.init(p), p)
     return updates, state
 
