@@ -3,7 +3,6 @@
 from flax import nnx
 import flax.linen as nn
 from hypothesis import given
-from hypothesis import settings
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
@@ -121,7 +120,6 @@ VALUES = st.floats(-10, 10, width=32).filter(lambda x: abs(x) > 1e-3)
 
 
 @given(g=st.lists(VALUES, min_size=1, max_size=8), scale=st.floats(1e-6, 1e6))
-@settings(deadline=None, derandomize=True)
 def test_sam_is_a_unit_vector_free_of_scale(g, scale):
     g = jnp.array(g, jnp.float32)
     d = direct(lb.sam_direction(), g, g)
@@ -134,7 +132,6 @@ def test_sam_is_a_unit_vector_free_of_scale(g, scale):
     p=st.lists(VALUES, min_size=4, max_size=4),
     eta=st.floats(0, 1),
 )
-@settings(deadline=None, derandomize=True)
 def test_asam_maximises_the_linear_gain_in_its_ball(g, p, eta):
     """‖T⁻¹ d‖ = 1, and no other point of that ball gains more than d."""
     g, p = jnp.array(g, jnp.float32), jnp.array(p, jnp.float32)

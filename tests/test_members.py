@@ -3,7 +3,6 @@
 import functools
 
 from hypothesis import given
-from hypothesis import settings
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,6 @@ LEAVES = st.sampled_from(
 TREES = st.lists(LEAVES, min_size=1, max_size=3)
 RHO = st.floats(0.01, 0.5)
 STEPS = 2
-
-# No deadline: a new tree, k or α is a new compilation.
-examples = functools.partial(settings, deadline=None, derandomize=True)
 
 
 class Problem:
@@ -137,7 +133,6 @@ def directions(kind, eta):
     reuse=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-@examples(max_examples=10)
 def test_lookbehind(kind, base, leaves, k, rho, eta, alpha, reuse, seed):
     # With the minibatch switched, the incoming gradient is of minibatch 0, and so
     # reusing gradients differs from the literal algorithm; without, it must not.
@@ -169,7 +164,6 @@ def test_lookbehind(kind, base, leaves, k, rho, eta, alpha, reuse, seed):
     base=st.sampled_from(list(BASES)),
     seed=st.integers(0, 2**31),
 )
-@examples(max_examples=10)
 def test_multistep(kind, average, leaves, k, rho, eta, base, seed):
     with jax.enable_x64(True):
         problem = Problem(leaves, k, seed)
@@ -184,7 +178,6 @@ def test_multistep(kind, average, leaves, k, rho, eta, base, seed):
 
 
 @given(leaves=TREES, rho=RHO, k=st.integers(1, 5), seed=st.integers(0, 2**31))
-@examples(max_examples=8)
 def test_radius_and_rate_over_k(leaves, rho, k, seed):
     """The ρ/k variant of A.1.2: radius ρ/k, rate η/k, no interpolation."""
     with jax.enable_x64(True):
@@ -206,7 +199,6 @@ def test_radius_and_rate_over_k(leaves, rho, k, seed):
     alpha=st.floats(0, 1),
     seed=st.integers(0, 2**31),
 )
-@examples(max_examples=10)
 def test_lookahead(inner, leaves, rho, k, alpha, seed):
     with jax.enable_x64(True):
         problem = Problem(leaves, 1, seed)

@@ -1,0 +1,40 @@
+# Everything runs in a virtual environment of its own, made from PYTHON on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint format clean
+
+# Five optimizers on handwritten digits: a table, and quickstart.png.
+demo: $(VENV)/examples
+	$(BIN)/python -m examples.quickstart
+
+# Lint, types and tests.
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+# The same tests with ten times the random examples.
+test-slow: $(VENV)/tests
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=thorough
+
+lint: $(VENV)/tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/python: 
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One stamp for each extra that has been installed.
+$(VENV)/examples $(VENV)/tests: $(VENV)/%: $(VENV)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,31 @@
+"""The examples on the pages run, under the strict rules of conftest.py."""
+
+import pathlib
+import re
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_run(page):
+    code = blocks(page)
+    assert code
+    scope = {}
+    # Flax and Optax's Adam aren't written for strict promotion.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for block in code:
+            exec(compile(block, str(page), "exec"), scope)
+
+
+def test_readme_examples_are_short():
+    for block in blocks(ROOT / "README.md"):
+        lines = [line for line in block.splitlines() if line.strip()]
+        assert len(lines) <= 16
