@@ -19,12 +19,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import optax
 from tqdm import tqdm
 
 from examples.models import Transformer
 from examples.models import WideResNet
+import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
 MEMBERS = {

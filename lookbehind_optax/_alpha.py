@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+
 from lookbehind_optax import _checks
 from lookbehind_optax import _precision
 

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+
 from lookbehind_optax import _alpha
 from lookbehind_optax import _checks
 from lookbehind_optax import _clocks
 from lookbehind_optax import _loop
 from lookbehind_optax import _precision
-import optax
 
 ScalarOrSchedule = jax.typing.ArrayLike | optax.Schedule
 Mask = Any  # a tree of booleans, or a function from params to one
@@ -30,6 +31,18 @@ class SharpnessAwareState(NamedTuple):
         where nothing was interpolated; float32 scalar.
       grad_norm: norm of the last clean gradient, averaged over the axis where
         `axis_name` is set; float32 scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> optimizer = optax.chain(lb.sam(optax.sgd(0.1)), optax.scale(0.5))
+      >>> params = grads = jnp.array([3.0, 4.0])
+      >>> _, state = optimizer.update(
+      ...     grads, optimizer.init(params), params, grad_fn=lambda p, i: p
+      ... )
+      >>> print(optax.tree.get(state, "SharpnessAwareState").grad_norm)
+      5.0
     """
 
     count: jax.typing.ArrayLike

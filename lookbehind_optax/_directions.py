@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
+
 from lookbehind_optax import _checks
 from lookbehind_optax import _precision
-import optax
 
 # The official code divides by the norm plus this; a zero gradient perturbs nothing.
 _EPS = 1e-16

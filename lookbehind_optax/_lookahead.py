@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+
 from lookbehind_optax import _checks
 from lookbehind_optax import _precision
-import optax
 
 
 class LookaheadState(NamedTuple):
@@ -88,8 +89,7 @@ def lookahead(
 
     References:
       Zhang et al., `Lookahead Optimizer: k steps forward, 1 step back
-      <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1 and, for `pullback`,
-      Appendix D
+      <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1
     """
     _checks.check_transformation("base", base)
     _checks.check_count("k", k, minimum=1)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import jax
+import optax
+
 from lookbehind_optax import _alpha
 from lookbehind_optax import _checks
 from lookbehind_optax._climb import Mask
@@ -10,7 +12,6 @@ from lookbehind_optax._climb import ScalarOrSchedule
 from lookbehind_optax._climb import sharpness_aware
 from lookbehind_optax._directions import asam_direction
 from lookbehind_optax._directions import sam_direction
-import optax
 
 
 def sam(
@@ -202,7 +203,7 @@ def multistep_sam(
 
     References:
       Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
-      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021, Appendix C; Kim et al.,
+      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021; Kim et al.,
       `Exploring the Effect of Multi-step Ascent in Sharpness-Aware Minimization
       <https://arxiv.org/abs/2302.10181>`_, 2023, for `average`
     """
@@ -280,7 +281,7 @@ def multistep_asam(
 
     References:
       Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
-      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021, Appendix C; Kim et al.,
+      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021; Kim et al.,
       `Exploring the Effect of Multi-step Ascent in Sharpness-Aware Minimization
       <https://arxiv.org/abs/2302.10181>`_, 2023, for `average`
     """

@@ -5,11 +5,11 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
 
+import lookbehind_optax as lb
 from tests import reference
 
 GROUPS, GROUP, STEPS, RHO, K = 4, 3, 3, 0.2, 3

@@ -4,10 +4,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
+
+import lookbehind_optax as lb
 
 SGD = optax.sgd(0.1)
 SHARPNESS_AWARE = {

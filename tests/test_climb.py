@@ -6,11 +6,11 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
 
+import lookbehind_optax as lb
 from tests.lenient import lenient
 
 

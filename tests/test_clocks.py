@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
 
+import lookbehind_optax as lb
 from tests.lenient import lenient
 
 RATES = [0.1, 0.4, 0.2]

@@ -6,11 +6,11 @@ import inspect
 import chex
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
 
+import lookbehind_optax as lb
 from tests.lenient import lenient
 
 MEMBERS = {

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
+
+import lookbehind_optax as lb
 
 
 def direct(direction, g, p):

@@ -5,10 +5,11 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import lookbehind_optax as lb
 import numpy as np
 import optax
 import pytest
+
+import lookbehind_optax as lb
 
 FILES = sorted((pathlib.Path(__file__).parent / "golden").glob("*.npz"))
 

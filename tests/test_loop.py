@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from lookbehind_optax import _loop
 import pytest
+
+from lookbehind_optax import _loop
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 1), (1, 4), (0, 5)])

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from lookbehind_optax import _precision
 import numpy as np
 import pytest
+
+from lookbehind_optax import _precision
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])

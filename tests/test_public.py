@@ -1,0 +1,84 @@
+"""The public names: their signatures, their documentation, and what they import."""
+
+import inspect
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import lookbehind_optax as lb
+
+# Positional arguments with their defaults, then keyword-only ones.
+SIGNATURES = {
+    "sam": "base, rho=0.05, *, mask=None, axis_name=None",
+    "asam": "base, rho=0.5, eta=0.01, *, mask=None, axis_name=None, weights=None",
+    "multistep_sam": "base, rho=0.05, k=2, *, average=False, mask=None, axis_name=None",
+    "multistep_asam": "base, rho=0.5, k=2, eta=0.01, *, average=False, mask=None, "
+    "axis_name=None, weights=None",
+    "lookbehind_sam": "base, rho=0.05, k=2, alpha=0.5, *, reuse_gradients=True, "
+    "mask=None, axis_name=None",
+    "lookbehind_asam": "base, rho=0.5, k=2, alpha=0.5, eta=0.01, *, "
+    "reuse_gradients=True, mask=None, axis_name=None, weights=None",
+    "sharpness_aware": "base, direction, rho=0.05, k=1, alpha=1.0, *, descent='last', "
+    "reuse_gradients=True, mask=None, axis_name=None",
+    "sam_direction": "",
+    "asam_direction": "eta=0.01, *, weights=None",
+    "adaptive_alpha": "*, per_tensor=False",
+    "lookahead": "base, k=5, alpha=0.5, *, pullback='none'",
+    "eval_params": "state, params",
+}
+STATES = {"SharpnessAwareState", "LookaheadState", "AdaptiveAlpha"}
+
+
+def test_public_names():
+    public = {
+        name
+        for name, value in vars(lb).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public == set(SIGNATURES) | STATES
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name):
+    bare = inspect.signature(getattr(lb, name))
+    bare = bare.replace(
+        parameters=[
+            p.replace(annotation=inspect.Parameter.empty)
+            for p in bare.parameters.values()
+        ],
+        return_annotation=inspect.Signature.empty,
+    )
+    assert str(bare) == f"({SIGNATURES[name]})"
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_docstrings_have_an_example_and_a_source(name):
+    doc = inspect.getdoc(getattr(lb, name))
+    assert doc is not None
+    assert ">>> " in doc
+    assert "<https://arxiv.org/abs/" in doc
+
+
+@pytest.mark.parametrize("name", [n for n in SIGNATURES if "base" in SIGNATURES[n]])
+def test_members_are_transformations_with_extra_arguments(name):
+    direction = {"direction": lb.sam_direction()} if name == "sharpness_aware" else {}
+    made = getattr(lb, name)(optax.sgd(0.1), **direction)
+    assert isinstance(made, optax.GradientTransformationExtraArgs)
+    made.init(jnp.ones(2))
+
+
+def test_nothing_is_imported_beyond_jax_and_optax():
+    """Flax and the rest serve the examples and the tests."""
+    others = ["flax", "chex", "matplotlib", "sklearn", "tqdm", "orbax", "hypothesis"]
+    code = f"""
+import sys
+sys.modules.update({{name: None for name in {others}}})  # importing one now fails
+import jax.numpy as jnp, lookbehind_optax as lb, optax
+optimizer = lb.lookahead(lb.lookbehind_asam(optax.sgd(0.1)))
+p = jnp.ones(2)
+optimizer.update(p, optimizer.init(p), p, grad_fn=lambda p, i: p)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
