@@ -5,12 +5,12 @@ SGD, SAM, ASAM, Lookahead-SAM and Lookbehind-SAM, prints a table and saves a plo
 
     python -m examples.quickstart
 
-Digits are easy, and on clean labels all five end within a point of one another. So that
+Digits are easy: on clean labels all five end within half a point of one another. So that
 there is something to overfit, training sees 500 images, 20 % of them with labels drawn
 at random, a setting in which SAM is known to help; the other 1297 images, with their
 true labels, are the test set. A seed draws the split, the random labels, the initial
 weights and the order of the batches, all alike for every method, so the table compares
-them with SGD seed by seed. Over a few seeds most differences are no larger than their
+them with SGD seed by seed. Over five seeds these differences come out smaller than their
 standard errors: this shows how to use the optimizers, not which one is best.
 
 SGD spends one gradient on a step, SAM two, Lookbehind k + 1, so one budget buys them
@@ -58,7 +58,7 @@ Data = tuple[np.ndarray, np.ndarray]  # images and labels
 
 
 class Method(NamedTuple):
-    """An optimizer around SGD, the gradients that a step costs, its line in the plot."""
+    """An optimizer around SGD, the gradients its step costs, its color in the plot."""
 
     wrap: Callable[[Optimizer], Optimizer]
     gradients: int
@@ -67,10 +67,10 @@ class Method(NamedTuple):
 
 METHODS = {
     "SGD": Method(lambda sgd: sgd, 1, "#000000"),
-    "SAM": Method(lambda sgd: lb.sam(sgd, rho=0.05), 2, "#0072B2"),
+    "SAM": Method(lambda sgd: lb.sam(sgd, rho=0.1), 2, "#0072B2"),
     "ASAM": Method(lambda sgd: lb.asam(sgd, rho=0.25), 2, "#E69F00"),
     "Lookahead-SAM": Method(
-        lambda sgd: lb.lookahead(lb.sam(sgd, rho=0.05), k=5, alpha=0.8), 2, "#009E73"
+        lambda sgd: lb.lookahead(lb.sam(sgd, rho=0.1), k=5, alpha=0.8), 2, "#009E73"
     ),
     "Lookbehind-SAM": Method(
         lambda sgd: lb.lookbehind_sam(sgd, rho=0.05, k=2, alpha=0.5), 3, "#D55E00"
@@ -91,7 +91,7 @@ class ConvNet(nn.Module):
         return nn.Dense(10)(x.reshape(len(x), -1))
 
 
-model: Any = ConvNet()  # any, because to a type checker `apply` may return a tuple
+model: Any = ConvNet()  # Flax types `apply` as though it could return a tuple
 
 
 # ---- The training step, the part to copy ---------------------------------------------
@@ -168,13 +168,13 @@ def standard_error(samples: np.ndarray) -> np.ndarray:
 def print_table(
     curves: dict[str, np.ndarray], seconds: dict[str, float], gradients: int
 ) -> None:
-    """Prints each method's accuracy at the end, what it gains over SGD, and its cost."""
+    """Prints each method's final accuracy, what it gains over SGD, and its cost."""
     seeds = len(curves["SGD"])
     print(
-        f"\nDevice: {jax.devices()[0].device_kind}; n = {seeds} seeds.\n"
-        "Accuracy: % of test images, mean ± standard deviation over the seeds.\n"
-        "Over SGD: mean difference on the same seed ± its standard error.\n"
-        "Gradients: evaluations in each run. Seconds: all n runs, compilation included.\n"
+        f"\nDevice: {jax.devices()[0].device_kind}; n = {seeds} seeds. Test accuracy "
+        "in %: mean ± standard deviation;\nover SGD: mean difference on the same seed "
+        "± its standard error. Gradient evaluations\nare those of one run, seconds "
+        "those of all n with compilation and testing.\n"
     )
     print(f"{'Method':<14}  {'Accuracy':>12}  {'Over SGD':>12}  Gradients  Seconds")
     for name, curve in curves.items():
@@ -192,6 +192,10 @@ def plot(curves: dict[str, np.ndarray], gradients: int, output: Path) -> None:
     spent = gradients * np.arange(1, EVALUATIONS + 1) / EVALUATIONS
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
+    # The curves end close together, where a linear axis would show but one of them.
+    axes.set_yscale("log")
+    axes.set_yticks([5, 10, 20, 40, 80], ["5", "10", "20", "40", "80"])
+    axes.minorticks_off()
     for name, curve in curves.items():
         color = METHODS[name].color
         mean, error = 100 - curve.mean(axis=0), standard_error(curve)
@@ -199,10 +203,6 @@ def plot(curves: dict[str, np.ndarray], gradients: int, output: Path) -> None:
         axes.fill_between(
             spent, mean - error, mean + error, color=color, alpha=0.15, linewidth=0
         )
-    # The curves end close together, where a linear axis would show but one of them.
-    axes.set_yscale("log")
-    axes.set_yticks([5, 10, 20, 40, 80], ["5", "10", "20", "40", "80"])
-    axes.minorticks_off()
     axes.set_xlabel("gradient evaluations in a run")
     axes.set_ylabel("test error (%), log scale")
     axes.set_title(
@@ -259,10 +259,12 @@ def parse_arguments() -> argparse.Namespace:
             f"argument --gradients: must be a positive multiple of {unit}, so that "
             f"every method can spend exactly that many; got {arguments.gradients}"
         )
-    if arguments.output.suffix.lower() != ".png":
-        parser.error(f"argument --output: must end in .png; got {arguments.output}")
-    if not arguments.output.parent.is_dir():
-        parser.error(f"argument --output: there is no folder {arguments.output.parent}")
+    output = arguments.output
+    if output.suffix.lower() != ".png" or not output.parent.is_dir():
+        parser.error(
+            "argument --output: must be a .png file in a folder that exists; "
+            f"got {output}"
+        )
     return arguments
 
 
