@@ -5,13 +5,13 @@ SGD, SAM, ASAM, Lookahead-SAM and Lookbehind-SAM, prints a table and saves a plo
 
     python -m examples.quickstart
 
-Digits are easy: on clean labels all five end within half a point of one another. So that
-there is something to overfit, training sees 500 images, 20 % of them with labels drawn
-at random, a setting in which SAM is known to help; the other 1297 images, with their
-true labels, are the test set. A seed draws the split, the random labels, the initial
-weights and the order of the batches, all alike for every method, so the table compares
-them with SGD seed by seed. Over five seeds these differences come out smaller than their
-standard errors: this shows how to use the optimizers, not which one is best.
+Digits are easy: on clean labels all five end within half a point of one another. So
+that there is something to overfit, training sees 500 images, 20 % of them with labels
+drawn at random, a setting in which SAM is known to help; the other 1297 images, with
+their true labels, are the test set. A seed draws the split, the random labels, the
+initial weights and the order of the batches, all alike for every method, so the table
+compares them with SGD seed by seed. Over five seeds these differences come out smaller
+than their standard errors: this shows how to use the optimizers, not which is best.
 
 SGD spends one gradient on a step, SAM two, Lookbehind k + 1, so one budget buys them
 different numbers of steps. At one learning rate per *step*, SGD would fit the random
@@ -194,7 +194,8 @@ def plot(curves: dict[str, np.ndarray], gradients: int, output: Path) -> None:
     axes = figure.subplots()
     # The curves end close together, where a linear axis would show but one of them.
     axes.set_yscale("log")
-    axes.set_yticks([5, 10, 20, 40, 80], ["5", "10", "20", "40", "80"])
+    ticks = [4, 5, 6, 8, 10, 15, 20, 30, 40, 60, 80]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     for name, curve in curves.items():
         color = METHODS[name].color
