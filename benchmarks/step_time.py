@@ -30,7 +30,7 @@ BASE = optax.sgd(0.1, momentum=0.9)
 MEMBERS = {
     "multistep_sam": lambda k: lb.multistep_sam(BASE, k=k),
     "lookbehind_sam": lambda k: lb.lookbehind_sam(BASE, k=k),
-    "lookbehind_sam adaptive": lambda k: lb.lookbehind_sam(
+    "lookbehind_sam_adaptive": lambda k: lb.lookbehind_sam(
         BASE, k=k, alpha=lb.adaptive_alpha()
     ),
     "lookbehind_asam": lambda k: lb.lookbehind_asam(BASE, k=k),
@@ -167,37 +167,56 @@ def provenance():
 
 def main():
     """Measures, prints a table and writes every sample as JSON."""
+    platform = jax.devices()[0].platform
     parser = argparse.ArgumentParser(
         description="Time, FLOPs and memory of a step over those of its k + 1 "
         "gradients. Prints a Markdown table and writes every sample as JSON.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="networks"
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        default=list(MODELS),
+        metavar="NAME",
+        help="networks: " + ", ".join(MODELS),
     )
     parser.add_argument(
-        "--members", nargs="+", choices=MEMBERS, default=list(MEMBERS), help="members"
+        "--members",
+        nargs="+",
+        choices=MEMBERS,
+        default=list(MEMBERS),
+        metavar="NAME",
+        help="optimizers: " + ", ".join(MEMBERS),
     )
     parser.add_argument(
-        "--k", nargs="+", type=int, default=[1, 2, 5, 10], help="numbers of inner steps"
+        "--k",
+        nargs="+",
+        type=int,
+        default=[1, 2, 5, 10],
+        metavar="K",
+        help="numbers of inner steps",
     )
     parser.add_argument(
-        "--repetitions", type=int, default=7, help="timed pairs for each row"
+        "--repetitions",
+        type=int,
+        default=7,
+        metavar="N",
+        help="timed pairs for each row",
     )
     parser.add_argument(
         "--output",
         type=pathlib.Path,
-        help="JSON file; by default benchmarks/results/step_time_<platform>.json",
+        default=pathlib.Path(f"benchmarks/results/step_time_{platform}.json"),
+        metavar="FILE",
+        help="where to write every sample, as JSON; replaced if it exists",
     )
     arguments = parser.parse_args()
     if arguments.repetitions < 1:
         parser.error(f"--repetitions must be at least 1; got {arguments.repetitions}")
     if min(arguments.k) < 0:
         parser.error(f"--k must not be negative; got {min(arguments.k)}")
-    platform = jax.devices()[0].platform
-    output = arguments.output or (
-        pathlib.Path(__file__).parent / "results" / f"step_time_{platform}.json"
-    )
+    output = arguments.output
     output.parent.mkdir(parents=True, exist_ok=True)
 
     rows = []

@@ -53,7 +53,8 @@ def lookahead(
       base: the optimizer of the fast weights.
       k: steps between synchronisations, at least 1.
       alpha: α ≥ 0, the step of the slow weights as a share of :math:`\theta - \phi`; a
-        scalar or a schedule that counts steps.
+        scalar or a schedule that counts steps. The slow weights move α times as far as
+        the base optimizer alone would move them.
       pullback: what a synchronisation does to those leaves of the base's state that
         have the shape of the parameters (momentum, moments): "none" leaves them,
         "reset" gives them their initial values, "pullback" interpolates them by α from

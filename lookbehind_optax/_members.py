@@ -167,7 +167,8 @@ def multistep_sam(
       base: the base optimizer A, any Optax optimizer.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
-      k: number of ascent steps; with k = 0 this is the base optimizer.
+      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
+        optimizer.
       average: whether the base optimizer gets the mean of the k gradients instead of
         the last one.
       mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
@@ -243,7 +244,8 @@ def multistep_asam(
       base: the base optimizer A, any Optax optimizer.
       rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
         scalar or a schedule that counts steps.
-      k: number of ascent steps; with k = 0 this is the base optimizer.
+      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
+        optimizer.
       eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
       average: whether the base optimizer gets the mean of the k gradients instead of
         the last one.
@@ -323,7 +325,8 @@ def lookbehind_sam(
         tick once a step.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
-      k: number of ascent steps; with k = 0 this is the base optimizer.
+      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
+        optimizer.
       alpha: α ≥ 0, the step of the slow weights; a scalar, a schedule that counts
         steps, or `adaptive_alpha()`. One step moves them by about α k times what the
         base optimizer alone would, so keep α k (or the learning rate) in mind.
@@ -408,7 +411,8 @@ def lookbehind_asam(
         tick once a step.
       rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
         scalar or a schedule that counts steps.
-      k: number of ascent steps; with k = 0 this is the base optimizer.
+      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
+        optimizer.
       alpha: α ≥ 0, the step of the slow weights; a scalar, a schedule that counts
         steps, or `adaptive_alpha()`. One step moves them by about α k times what the
         base optimizer alone would, so keep α k (or the learning rate) in mind.

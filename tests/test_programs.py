@@ -1,0 +1,47 @@
+"""What a user runs, run as a user does, at its smallest."""
+
+import json
+import subprocess
+import sys
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_quickstart(tmp_path):
+    picture = tmp_path / "quickstart.png"
+    done = run(
+        "examples.quickstart", "--seeds", 2, "--gradients", 60, "--output", picture
+    )
+    assert done.returncode == 0, done.stderr
+    for method in ("SGD", "SAM", "ASAM", "Lookahead-SAM", "Lookbehind-SAM"):
+        assert f"\n{method} " in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_quickstart_refuses_what_it_cannot_do(tmp_path):
+    for bad in (["--seeds", 1], ["--gradients", 100], ["--output", "plot.jpg"]):
+        done = run("examples.quickstart", *bad)
+        assert done.returncode == 2
+        assert bad[0] in done.stderr
+        assert str(bad[1]) in done.stderr
+
+
+def test_step_time(tmp_path):
+    results = tmp_path / "new" / "results.json"
+    done = run(
+        "benchmarks.step_time",
+        *["--models", "transformer", "--members", "lookbehind_sam", "--k", 0, 2],
+        *["--repetitions", 2, "--output", results],
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(results.read_text())
+    assert written["device"].startswith("cpu")
+    assert [row["k"] for row in written["rows"]] == [0, 2]
+    for row in written["rows"]:
+        assert len(row["samples"]) == 2
+        # Up to the parameters' own arithmetic, the FLOPs of k + 1 gradients.
+        assert abs(row["flops_over_gradients"] - 1) < 0.02
+    assert done.stdout.count("| transformer |") == 2
