@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 
-def check_transformation(name, value):
+def check_transformation(name, value, example):
     if not isinstance(value, optax.GradientTransformation):
         raise TypeError(
-            f"{name} must be an optax.GradientTransformation, such as optax.sgd(0.1); "
+            f"{name} must be an optax.GradientTransformation, such as {example}; "
             f"got {_describe(value)}. (Of optax.MultiSteps, pass "
             "`.gradient_transformation()`.)"
         )
@@ -41,11 +41,10 @@ def check_number(name, value: Any, *, schedule):
     if schedule and callable(value):
         return
     wanted = "a non-negative number" + (" or an optax schedule" if schedule else "")
-    types: Any = (numbers.Real, np.ndarray, np.generic, jax.Array)
+    types: Any = (int, float, np.ndarray, np.generic, jax.Array)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, types):
         raise TypeError(f"{name} must be {wanted}; got {_describe(value)}.")
-    if np.shape(value) != ():
-        raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}.")
+    check_scalar(name, value)
     dtype = jnp.result_type(value)
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         raise TypeError(f"{name} must be {wanted}; got dtype {dtype}.")
@@ -53,6 +52,14 @@ def check_number(name, value: Any, *, schedule):
         return
     if not (np.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be {wanted}, and finite; got {value}.")
+
+
+def check_scalar(name, value: Any):
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"{name} must be a scalar, or a schedule of scalars; "
+            f"got shape {jnp.shape(value)}."
+        )
 
 
 def check_function(name, value):
@@ -83,12 +90,12 @@ def check_params(params):
             raise TypeError(
                 "params must hold floating-point or complex arrays; the leaf "
                 f"{_at(path)} is {_describe(leaf) if dtype is None else dtype}. "
-                "Take what is not trained out of params."
+                "Take what is not trained out of params, and make arrays of the rest."
             )
 
 
 def check_like_params(name, tree, params):
-    """`tree` has the structure and the shapes of `params`; its dtypes may differ."""
+    """`tree` has the structure and the shapes of `params`; its precision may differ."""
     got, expected = jax.tree.structure(tree), jax.tree.structure(params)
     if got != expected:
         raise ValueError(
@@ -98,6 +105,14 @@ def check_like_params(name, tree, params):
     for (path, x), p in zip(
         jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
     ):
+        dtype = getattr(x, "dtype", None)
+        kind = jnp.inexact if jnp.iscomplexobj(p) else jnp.floating
+        if dtype is None or not jnp.issubdtype(dtype, kind):
+            raise ValueError(
+                f"{name} must hold arrays of floating-point numbers, complex where "
+                f"params are; the leaf {_at(path)} is "
+                f"{_describe(x) if dtype is None else dtype}."
+            )
         if jnp.shape(x) != jnp.shape(p):
             raise ValueError(
                 f"{name} must have the shapes of params; the leaf {_at(path)} has "
@@ -110,7 +125,9 @@ def check_mask(mask, params):
     if mask is None or not jax.tree.leaves(params):
         # `optax.tree.map_params` probes init with a tree without leaves.
         return jax.tree.map(lambda _: True, params)
-    tree = mask(params) if callable(mask) else mask
+    # A module with a __call__ can be a tree of booleans; a function is a leaf.
+    is_function = callable(mask) and jax.tree_util.all_leaves([mask])
+    tree = mask(params) if is_function else mask
 
     def broadcast(path, keep, subtree):
         if not isinstance(keep, (bool, np.bool_)):
@@ -121,12 +138,19 @@ def check_mask(mask, params):
         return jax.tree.map(lambda _: bool(keep), subtree)
 
     try:
-        return jax.tree_util.tree_map_with_path(broadcast, tree, params)
+        keep = jax.tree_util.tree_map_with_path(broadcast, tree, params)
     except ValueError as error:
         raise ValueError(
             "mask must have the structure of params, or of a prefix of it; got\n"
             f"  {jax.tree.structure(tree)}\nfor params\n  {jax.tree.structure(params)}"
         ) from error
+    if not any(jax.tree.leaves(keep)):
+        raise ValueError(
+            "mask must leave something to perturb; got one without a True. (Under "
+            "optax.inject_hyperparams, a function needs static_args=('mask',); for a "
+            "step without a climb, use k=0.)"
+        )
+    return keep
 
 
 def _at(path):

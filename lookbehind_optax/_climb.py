@@ -29,8 +29,8 @@ class SharpnessAwareState(NamedTuple):
       direction_state: state of the direction; without leaves for SAM and ASAM.
       alpha: α of the last step, averaged over tensors where there is one for each; 1
         where nothing was interpolated; float32 scalar.
-      grad_norm: norm of the last clean gradient, averaged over the axis where
-        `axis_name` is set; float32 scalar.
+      grad_norm: norm of the last clean gradient; where `axis_name` is set, the mean of
+        the norms of the local ones; float32 scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,7 +108,7 @@ def sharpness_aware(
         or a schedule that counts steps.
       k: number of ascent steps. With k = 0, this is the base optimizer.
       alpha: α ≥ 0, the step of the slow weights as a share of f − φ; a scalar, a
-        schedule that counts steps, or `adaptive_alpha()`.
+        schedule that counts steps, or `adaptive_alpha()`. With k = 0 there is none.
       descent: the gradients that the base optimizer uses: "last" and "mean" make one
         step with it, "every" makes k.
       reuse_gradients: whether the gradient that has just been descended along is the
@@ -134,8 +134,9 @@ def sharpness_aware(
       TypeError: if an argument has the wrong type; `update` and `init` raise it for
         parameters that are no floating-point or complex arrays.
       ValueError: if a number is negative or not finite, where that is known
-        statically, or k fractional; `update` raises it when `params` is missing, or
-        both of `grad_fn` and `value_fn`, and for trees that don't match.
+        statically; `init` and `update` raise it for a mask that doesn't match or that
+        perturbs nothing; `update` when `params` is missing, when neither `grad_fn` nor
+        `value_fn` is there, and for trees that don't match.
 
     Example:
       Ascent along the sign of the gradient, the worst case inside a cube:
@@ -159,10 +160,12 @@ def sharpness_aware(
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024, Algorithm 1
     """
-    _checks.check_transformation("base", base)
-    _checks.check_transformation("direction", direction)
+    _checks.check_transformation("base", base, "optax.sgd(0.1)")
+    _checks.check_transformation("direction", direction, "sam_direction()")
     _checks.check_number("rho", rho, schedule=True)
     _checks.check_count("k", k, minimum=0)
+    if alpha is _alpha.adaptive_alpha:
+        raise TypeError("alpha must be adaptive_alpha(), the function called.")
     if not isinstance(alpha, _alpha.AdaptiveAlpha):
         _checks.check_number("alpha", alpha, schedule=True)
     _checks.check_choice("descent", descent, ("last", "mean", "every"))
@@ -176,9 +179,15 @@ def sharpness_aware(
     def init_fn(params):
         _checks.check_params(params)
         perturbed = _select(params, _checks.check_mask(mask, params))
+        base_state = base.init(params)
+        if k > 0 and _is_sharpness_aware(base_state):
+            raise TypeError(
+                "base must not be sharpness-aware itself: the gradient function has "
+                "been used up when its turn comes."
+            )
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
-            base_state=base.init(params),
+            base_state=base_state,
             direction_state=direction.init(perturbed),
             alpha=jnp.ones([], jnp.float32),
             grad_norm=jnp.zeros([], jnp.float32),
@@ -204,7 +213,7 @@ def sharpness_aware(
 
         gradient = _gradient_function(grad_fn, value_fn, grads)
         perturbed = _checks.check_mask(mask, params)
-        radius = _at_step(rho, state.count, params)
+        radius = _at_step("rho", rho, state.count, params)
 
         def ascend(i, ascent):  # p ← p + ρ D(g, p); then g ← ∇L(p)
             p, g, direction_state = ascent
@@ -222,6 +231,8 @@ def sharpness_aware(
                 **extra_args,
             )
             u = _precision.cast_like(u, params)
+            # Gradients wider than the state would widen it, and a loop can't have that.
+            base_state = _precision.cast_like(base_state, fast.base_state)
             first = fast.first
             if needs_angle:
                 first = jax.tree.map(lambda u, v: jnp.where(i == 0, u, v), u, first)
@@ -265,7 +276,7 @@ def sharpness_aware(
             alphas = _alpha.aligned(fast.first, fast.moved, per_tensor=per_tensor)
         else:
             step = 1.0 if is_adaptive or k == 0 else alpha
-            step = _at_step(step, state.count, params)
+            step = _at_step("alpha", step, state.count, params)
             alphas = jax.tree.map(lambda _: step, params)
         return _interpolate(alphas, fast.moved), SharpnessAwareState(
             count=optax.safe_increment(state.count),
@@ -276,6 +287,13 @@ def sharpness_aware(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_sharpness_aware(state):
+    def is_ours(node):
+        return isinstance(node, SharpnessAwareState)
+
+    return any(map(is_ours, jax.tree.leaves(state, is_leaf=is_ours)))
 
 
 def _gradient_function(grad_fn, value_fn, grads):
@@ -292,10 +310,11 @@ def _gradient_function(grad_fn, value_fn, grads):
     return gradient
 
 
-def _at_step(scalar_or_schedule, count, params):
+def _at_step(name, scalar_or_schedule, count, params):
     scalar = scalar_or_schedule
     if callable(scalar):
         scalar = scalar(count)
+        _checks.check_scalar(name, scalar)
     return jnp.asarray(scalar, _precision.wide_dtype(params))
 
 

@@ -92,7 +92,7 @@ def lookahead(
       Zhang et al., `Lookahead Optimizer: k steps forward, 1 step back
       <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1
     """
-    _checks.check_transformation("base", base)
+    _checks.check_transformation("base", base, "optax.sgd(0.1)")
     _checks.check_count("k", k, minimum=1)
     _checks.check_number("alpha", alpha, schedule=True)
     _checks.check_choice("pullback", pullback, ("none", "reset", "pullback"))
@@ -116,6 +116,7 @@ def lookahead(
         count = jnp.asarray(optax.safe_increment(state.count))
         is_sync = count % k == 0
         a = alpha(state.count) if callable(alpha) else alpha
+        _checks.check_scalar("alpha", a)
 
         # θ + u is where the fast weights arrive, φ + α (θ + u − φ) where they go from
         # there: one update of θ does both.
@@ -143,9 +144,14 @@ def lookahead(
                 initial,
             )
         elif pullback == "pullback":
+
+            def pull_back(now, then):  # flags have the parameters' shape, too
+                is_number = jnp.issubdtype(now.dtype, jnp.inexact)
+                return _interpolate(then, now, a) if is_number else now
+
             base_state = _map_moments(
                 base,
-                lambda now, then: jnp.where(is_sync, _interpolate(then, now, a), now),
+                lambda now, then: jnp.where(is_sync, pull_back(now, then), now),
                 base_state,
                 last_sync,
             )

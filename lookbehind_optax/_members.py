@@ -213,7 +213,7 @@ def multistep_sam(
         sam_direction(),
         rho,
         k,
-        descent=_gradients(average),
+        descent=_descent(average),
         mask=mask,
         axis_name=axis_name,
     )
@@ -292,7 +292,7 @@ def multistep_asam(
         asam_direction(eta, weights=weights),
         rho,
         k,
-        descent=_gradients(average),
+        descent=_descent(average),
         mask=mask,
         axis_name=axis_name,
     )
@@ -469,6 +469,6 @@ def lookbehind_asam(
     )
 
 
-def _gradients(average):
+def _descent(average):
     _checks.check_boolean("average", average)
     return "mean" if average else "last"

@@ -7,7 +7,10 @@ import optax
 
 def wide_dtype(tree):
     """float64 where any leaf is that precise, else float32."""
-    is_double = any(jnp.finfo(x.dtype).bits > 32 for x in jax.tree.leaves(tree))
+    # `result_type` sees NumPy's float64 as JAX will: as float32, unless x64 is on.
+    is_double = any(
+        jnp.finfo(jnp.result_type(x)).bits > 32 for x in jax.tree.leaves(tree)
+    )
     return jnp.dtype(jnp.float64 if is_double else jnp.float32)
 
 
@@ -41,4 +44,6 @@ def cosine(a, b, eps=1e-8):
 
 def cast_like(tree, like):
     """`tree` with the dtypes of `like`, leaf by leaf."""
-    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
+    return jax.tree.map(
+        lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), tree, like
+    )

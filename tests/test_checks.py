@@ -1,5 +1,6 @@
 """Bad input: an exception that names the argument, and nothing changed."""
 
+import dataclasses
 import functools
 
 import jax
@@ -252,12 +253,77 @@ def test_gradients_unlike_the_parameters(name):
             r"params\['kernel'\] is 1 of type int",
         ),
         (lambda p: {"kernel": True}, ValueError, "^mask must have the structure"),
+        (False, ValueError, "^mask must leave something to perturb"),
     ],
 )
 def test_mask(name, mask, error, message):
     optimizer = SHARPNESS_AWARE[name](SGD, mask=mask)
     with pytest.raises(error, match=message):
         optimizer.init(PARAMS)
+
+
+def test_a_mask_that_inject_hyperparams_takes_for_a_schedule():
+    """It is called with a count, and would silently turn SAM into its base."""
+    mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    injected = optax.inject_hyperparams(lb.sam)(SGD, rho=0.5, mask=mask)
+    with pytest.raises(ValueError, match=r"static_args=\('mask',\)"):
+        injected.init(PARAMS)
+
+
+def test_a_mask_that_can_be_called():
+    """A module may define __call__ and still be a tree."""
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Module:
+        kernel: jax.Array
+        bias: jax.Array
+
+        def __call__(self, x):
+            return x @ self.kernel + self.bias
+
+    module = Module(jnp.ones((2, 3)), jnp.ones(3))
+    mask = jax.tree.map(lambda p: p.ndim > 1, module)
+    optimizer = lb.sam(SGD, mask=mask)
+    optimizer.update(module, optimizer.init(module), module, grad_fn=grad_fn)
+
+
+@pytest.mark.parametrize("name", ["rho", "alpha"])
+def test_schedules_of_vectors(name):
+    optimizer = lb.lookbehind_sam(SGD, **{name: lambda count: jnp.ones(3)})
+    with pytest.raises(ValueError, match=f"^{name} must be a scalar, or a schedule"):
+        optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS, grad_fn=grad_fn)
+
+
+def test_a_lookahead_schedule_of_vectors():
+    optimizer = lb.lookahead(SGD, alpha=lambda count: jnp.ones(3))
+    with pytest.raises(ValueError, match=r"^alpha must be a scalar, or a schedule"):
+        optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS)
+
+
+def test_adaptive_alpha_not_called():
+    with pytest.raises(TypeError, match=r"^alpha must be adaptive_alpha\(\), the fun"):
+        lb.lookbehind_sam(SGD, alpha=lb.adaptive_alpha)
+
+
+def test_a_sharpness_aware_base():
+    with pytest.raises(TypeError, match=r"^base must not be sharpness-aware itself"):
+        lb.lookbehind_sam(optax.chain(lb.sam(SGD))).init(PARAMS)
+    lb.lookbehind_sam(lb.sam(SGD), k=0).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "bad", [1.0, jnp.ones(3, jnp.int32), jnp.ones(3, jnp.complex64)]
+)
+def test_gradients_that_are_no_real_arrays(bad):
+    optimizer = lb.sam(SGD)
+    state = optimizer.init(PARAMS)
+    grads = {**PARAMS, "bias": bad}
+    message = r"must hold arrays of floating-point numbers.*params\['bias'\] is "
+    with pytest.raises(ValueError, match="^grads " + message):
+        optimizer.update(grads, state, PARAMS, grad_fn=grad_fn)
+    with pytest.raises(ValueError, match="^what grad_fn returns " + message):
+        optimizer.update(PARAMS, state, PARAMS, grad_fn=lambda p, i: grads)
 
 
 def test_nothing_is_lost_on_bad_input():

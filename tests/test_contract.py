@@ -217,8 +217,10 @@ def test_dtypes_are_kept(name, dtype):
 
 
 @each_member
-def test_mixed_dtypes_and_wider_gradients(name):
-    optimizer = MEMBERS[name](lenient(optax.sgd(0.1, momentum=0.9)))
+@pytest.mark.parametrize("base", ["sgd", "adam"])
+def test_mixed_dtypes_and_wider_gradients(name, base):
+    bases = {"sgd": optax.sgd(0.1, momentum=0.9), "adam": optax.adam(0.1)}
+    optimizer = MEMBERS[name](lenient(bases[base]))
     params = {
         "kernel": jnp.ones(3, jnp.bfloat16),
         "bias": jnp.ones(2, jnp.float32),
@@ -227,10 +229,13 @@ def test_mixed_dtypes_and_wider_gradients(name):
         lambda p: sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(p))
     )
     grads = jax.tree.map(lambda g: g.astype(jnp.float32), grad(params))
-    updates, _ = optimizer.update(
-        grads, optimizer.init(params), params, grad_fn=lambda p, i: grad(p)
+    state = optimizer.init(params)
+    updates, new_state = optimizer.update(
+        grads, state, params, grad_fn=lambda p, i: grad(p)
     )
     chex.assert_trees_all_equal_dtypes(updates, params)
+    if name in SHARPNESS_AWARE:  # Lookahead's is the base's own affair
+        chex.assert_trees_all_equal_dtypes(new_state, state)
 
 
 @each_member

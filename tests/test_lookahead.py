@@ -79,6 +79,14 @@ def test_a_key_in_the_base_survives_pullback():
     assert jnp.isfinite(params).all()
 
 
+@pytest.mark.parametrize("pullback", ["none", "reset", "pullback"])
+def test_flags_shaped_like_parameters(pullback):
+    base = optax.chain(optax.zero_nans(), optax.sgd(0.1, momentum=0.9))
+    optimizer = lb.lookahead(base, k=1, pullback=pullback)
+    *_, (params, _, _) = run(optimizer, jnp.ones(2), [jnp.array([jnp.nan, 1.0])] * 2)
+    assert jnp.isfinite(params).all()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_fast_and_slow_are_the_same_bits_after_synchronising(dtype):
     key = jax.random.key(0)
