@@ -127,7 +127,8 @@ def sharpness_aware(
       params, *, grad_fn=None, value_fn=None, **extra_args)` takes the clean gradient at
       `params`, and either `grad_fn(params, i)`, the gradient at other parameters for
       inner step i = 0, ..., k − 1 (a traced int32: `batches[i]` switches the
-      minibatch), or `value_fn(params)`, a loss whose gradient is taken. Other extra
+      minibatch), or `value_fn(params)`, a loss whose gradient is taken (and
+      conjugated, for complex parameters, as Optax wants gradients to be). Other extra
       arguments go to the base optimizer. Updates have the dtypes of the parameters.
 
     Raises:
