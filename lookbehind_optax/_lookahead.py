@@ -20,6 +20,14 @@ class LookaheadState(NamedTuple):
       last_sync: the base's state at the last synchronisation where `pullback` is
         "pullback", else None.
       base_state: state of the base optimizer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> state = lb.lookahead(optax.sgd(0.1)).init(jnp.ones(2))
+      >>> print(state.count, state.slow)
+      0 [1. 1.]
     """
 
     count: jax.typing.ArrayLike
