@@ -124,7 +124,10 @@ def test_groups_equal_a_loop_over_groups(name, how, x64):
     state = optimizer.init(params)
     step = jax.jit(how(optimizer))
     for expected in trajectory:
-        norms = [optax.tree.norm(jax.grad(loss)(params, *xy)) for xy in zip(x, y)]  # noqa: B905
+        norms = [
+            optax.tree.norm(jax.grad(loss)(params, *xy))
+            for xy in zip(x, y, strict=True)
+        ]
         params, state = step(params, state, x, y)
         chex.assert_trees_all_close(params, expected, rtol=1e-10)
         np.testing.assert_allclose(state.grad_norm, np.mean(norms), rtol=1e-6)

@@ -103,6 +103,8 @@ def test_the_user_tells_weights():
     is_matrix = lambda path, leaf: leaf.ndim > 1
     assert weights_of(params, weights=is_matrix) == {"w": True, "offset": False}
     # ... and through every member built on ASAM.
+    grad = jax.grad(lambda p: jnp.sum(p["w"] ** 4) + jnp.sum(p["offset"] ** 2))
+    extra = {"grad_fn": lambda p, i: grad(p)}
     for member in (lb.asam, lb.multistep_asam, lb.lookbehind_asam):
         told = member(optax.sgd(0.1), weights=lambda path, leaf: False)
         sam = {
@@ -110,8 +112,6 @@ def test_the_user_tells_weights():
             lb.multistep_asam: lb.multistep_sam,
             lb.lookbehind_asam: lb.lookbehind_sam,
         }[member](optax.sgd(0.1), rho=0.5)
-        grad = jax.grad(lambda p: jnp.sum(p["w"] ** 4) + jnp.sum(p["offset"] ** 2))
-        extra = {"grad_fn": lambda p, i: grad(p)}  # noqa: B023
         got, _ = told.update(grad(params), told.init(params), params, **extra)
         want, _ = sam.update(grad(params), sam.init(params), params, **extra)
         jax.tree.map(np.testing.assert_array_equal, got, want)
