@@ -6,6 +6,7 @@ from lookbehind_optax._climb import sharpness_aware as sharpness_aware
 from lookbehind_optax._climb import SharpnessAwareState as SharpnessAwareState
 from lookbehind_optax._directions import asam_direction as asam_direction
 from lookbehind_optax._directions import sam_direction as sam_direction
+from lookbehind_optax._linen import linen_step as linen_step
 from lookbehind_optax._lookahead import eval_params as eval_params
 from lookbehind_optax._lookahead import lookahead as lookahead
 from lookbehind_optax._lookahead import LookaheadState as LookaheadState
@@ -15,5 +16,8 @@ from lookbehind_optax._members import lookbehind_sam as lookbehind_sam
 from lookbehind_optax._members import multistep_asam as multistep_asam
 from lookbehind_optax._members import multistep_sam as multistep_sam
 from lookbehind_optax._members import sam as sam
+from lookbehind_optax._nnx import nnx_step as nnx_step
+from lookbehind_optax._step import make_step as make_step
+from lookbehind_optax._step import StepOutput as StepOutput
 
 __version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """Bad input, refused with the argument's name, what came and what should have."""
 
+from collections.abc import Mapping
 import numbers
 from typing import Any
 
@@ -65,6 +66,15 @@ def check_scalar(name, value: Any):
 def check_function(name, value):
     if not callable(value):
         raise TypeError(f"{name} must be a function; got {_describe(value)}.")
+
+
+def check_axis_name(value):
+    names = value if isinstance(value, tuple) else (value,)
+    if value is not None and not (names and all(isinstance(n, str) for n in names)):
+        raise TypeError(
+            "axis_name must be the name of an axis, or a tuple of names; "
+            f"got {_describe(value)}."
+        )
 
 
 def check_boolean(name, value):
@@ -151,6 +161,148 @@ def check_mask(mask, params):
             "step without a climb, use k=0.)"
         )
     return keep
+
+
+def check_aux(result, has_aux) -> tuple[Any, Any]:
+    """Returns the loss and the aux of what a loss function returned."""
+    if not has_aux:
+        if isinstance(result, (tuple, list)):
+            raise TypeError(
+                f"loss_fn must return a real scalar; got {_summary(result)}. "
+                "If it is a pair of a loss and an aux, pass has_aux=True."
+            )
+        return result, None
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(
+            "with has_aux=True, loss_fn must return a pair (loss, aux); "
+            f"got {_summary(result)}."
+        )
+    return result
+
+
+def check_loss(loss):
+    dtype = getattr(loss, "dtype", None)
+    is_real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    if not is_real or jnp.shape(loss) != ():
+        raise TypeError(
+            f"loss_fn must return a real scalar; got {_summary(loss)}. (Of losses for "
+            "each example, return the mean.)"
+        )
+
+
+def check_means(aux, twice):
+    """Leaves of the aux can be means over examples, so means of them are, too.
+
+    What has another shape once each example is there `twice` holds one entry for each.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(aux)
+    for path, x in leaves:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            raise TypeError(
+                "aux must hold floating-point means where it is averaged over "
+                f"micro-batches or groups; {_leaf('aux', path)} is {_summary(x)}."
+            )
+    if all(jnp.shape(x) == () for _, x in leaves):
+        return
+    shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(twice))]
+    for (path, x), shape in zip(leaves, shapes, strict=True):
+        if jnp.shape(x) != shape:
+            raise TypeError(
+                "aux must hold means over examples where it is averaged over "
+                f"micro-batches or groups; the shape of {_leaf('aux', path)}, "
+                f"{_summary(x)}, depends on the number of examples."
+            )
+
+
+def check_batch(batch, leading) -> int:
+    """Returns the number of examples, the size of all leaves along axis `leading`."""
+    wanted = (
+        "the batch must consist of arrays with minibatches along the first axis and "
+        "examples along the second"
+        if leading
+        else "the batch must consist of arrays with examples along the leading axis"
+    )
+    advice = " Pass by keyword what is the same for all examples."
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    if not leaves:
+        raise ValueError(f"{wanted}; got no positional argument.{advice}")
+    sizes = {x.shape[: leading + 1] for _, x in leaves}
+    if len(sizes) > 1 or any(x.ndim <= leading for _, x in leaves):
+        listed = ", ".join(f"{_leaf('args', path)}: {x.shape}" for path, x in leaves)
+        raise ValueError(f"{wanted}, as many in each; got {listed}.{advice}")
+    return sizes.pop()[leading]
+
+
+def check_divides(name, value, examples):
+    if examples % value:
+        raise ValueError(
+            f"{name} must divide the number of examples; got {name} = {value} and "
+            f"{examples} examples."
+        )
+
+
+def check_dynamic_scale(value):
+    if not callable(getattr(value, "value_and_grad", None)):
+        raise TypeError(
+            "dynamic_scale must be flax.training.dynamic_scale.DynamicScale(), or have "
+            f"its value_and_grad; got {_describe(value)}."
+        )
+
+
+def check_instance(name, value, kind):
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be an nnx.{kind.__name__}; got {type(value)}.")
+
+
+def check_belongs(optimizer, opt_state, params):
+    """The state is one that the optimizer could have made for these parameters."""
+    made = jax.eval_shape(optimizer.init, params)
+    for what, of in (
+        ("structure", jax.tree.structure),
+        ("shapes", lambda tree: [jnp.shape(x) for x in jax.tree.leaves(tree)]),
+    ):
+        if of(made) != of(opt_state):
+            raise ValueError(
+                f"optimizer must have been made for model; the {what} of its state "
+                f"would then be\n  {of(made)}\nbut is\n  {of(opt_state)}"
+            )
+
+
+def check_train_state(state, mutable):
+    for name in ("params", "opt_state", "tx", "step", "replace", *mutable):
+        if not hasattr(state, name):
+            why = " (from mutable)" if name in mutable else ""
+            raise TypeError(
+                f"state must be a TrainState with the field {name!r}{why}; "
+                f"got {type(state)}."
+            )
+
+
+def check_mutable(aux, mutable):
+    for name in mutable:
+        if not isinstance(aux, Mapping) or name not in aux:
+            got = list(aux) if isinstance(aux, Mapping) else type(aux)
+            raise TypeError(
+                f"with mutable={mutable!r}, loss_fn must return (loss, aux) with "
+                f"{name!r} in the mapping aux (and has_aux=True); got {got}."
+            )
+
+
+def _leaf(name, path):
+    return f"{name}{jax.tree_util.keystr(path)}"
+
+
+def _summary(tree):
+    """Types and shapes in place of values, which a trace doesn't have."""
+
+    def summary(x):
+        dtype = getattr(x, "dtype", None)
+        return _describe(x) if dtype is None else f"{dtype}{list(jnp.shape(x))}"
+
+    leaves = jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+    if len(leaves) == 1 and leaves[0] is tree:
+        return summary(tree)
+    return f"{type(tree).__name__} of " + (", ".join(map(summary, leaves)) or "nothing")
 
 
 def _at(path):

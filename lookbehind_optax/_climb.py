@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from lookbehind_optax import _alpha
+from lookbehind_optax import _axis
 from lookbehind_optax import _checks
 from lookbehind_optax import _clocks
 from lookbehind_optax import _loop
+from lookbehind_optax import _oracle
 from lookbehind_optax import _precision
 
 ScalarOrSchedule = jax.typing.ArrayLike | optax.Schedule
@@ -31,6 +33,9 @@ class SharpnessAwareState(NamedTuple):
         where nothing was interpolated; float32 scalar.
       grad_norm: norm of the last clean gradient; where `axis_name` is set, the mean of
         the norms of the local ones; float32 scalar.
+      perturbed_loss: loss at the last perturbed point, where it came with the gradient
+        (from `make_step` or `value_fn`), else NaN; where `axis_name` is set, its mean
+        over the axis; float32 scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,12 +55,14 @@ class SharpnessAwareState(NamedTuple):
     direction_state: optax.OptState
     alpha: jax.Array
     grad_norm: jax.Array
+    perturbed_loss: jax.Array
 
 
 class _Ascent(NamedTuple):
     p: optax.Params  # the perturbed weights
     g: optax.Updates  # the gradient last met, along which the next turn ascends
     direction_state: optax.OptState
+    loss: jax.Array  # at p
 
 
 class _Fast(NamedTuple):
@@ -171,6 +178,7 @@ def sharpness_aware(
         _checks.check_number("alpha", alpha, schedule=True)
     _checks.check_choice("descent", descent, ("last", "mean", "every"))
     _checks.check_boolean("reuse_gradients", reuse_gradients)
+    _checks.check_axis_name(axis_name)
     base = optax.with_extra_args_support(base)
     # Where the base optimizer moves only once, the angle is zero, and α = 1.
     is_adaptive = isinstance(alpha, _alpha.AdaptiveAlpha)
@@ -181,7 +189,7 @@ def sharpness_aware(
         _checks.check_params(params)
         perturbed = _select(params, _checks.check_mask(mask, params))
         base_state = base.init(params)
-        if k > 0 and _is_sharpness_aware(base_state):
+        if k > 0 and states(base_state):
             raise TypeError(
                 "base must not be sharpness-aware itself: the gradient function has "
                 "been used up when its turn comes."
@@ -192,10 +200,18 @@ def sharpness_aware(
             direction_state=direction.init(perturbed),
             alpha=jnp.ones([], jnp.float32),
             grad_norm=jnp.zeros([], jnp.float32),
+            perturbed_loss=jnp.array(jnp.nan, jnp.float32),
         )
 
     def update_fn(
-        updates, state, params=None, *, grad_fn=None, value_fn=None, **extra_args
+        updates,
+        state,
+        params=None,
+        *,
+        grad_fn=None,
+        value_fn=None,
+        oracle=None,
+        **extra_args,
     ):
         _checks.check_params(params)
         _checks.check_like_params("grads", updates, params)
@@ -204,6 +220,9 @@ def sharpness_aware(
         functions = {name: fn for name, fn in functions.items() if fn is not None}
         for name, fn in functions.items():
             _checks.check_function(name, fn)
+        if oracle is not None:
+            _oracle.check(oracle, k, axis_name)
+            functions["oracle"] = oracle
         if k == 0:  # without a climb, they are for the base optimizer
             extra_args |= functions
         elif not functions:
@@ -212,21 +231,27 @@ def sharpness_aware(
                 "grad_fn=lambda params, i: ... or a loss as value_fn=lambda params: ..."
             )
 
-        gradient = _gradient_function(grad_fn, value_fn, grads)
+        value_and_grad = _oracle.value_and_gradient(oracle, grad_fn, value_fn, grads)
         perturbed = _checks.check_mask(mask, params)
         radius = _at_step("rho", rho, state.count, params)
 
-        def ascend(i, ascent):  # p ← p + ρ D(g, p); then g ← ∇L(p)
-            p, g, direction_state = ascent
+        def ascend(ascent):  # p ← p + ρ D(g, p)
             d, direction_state = direction.update(
-                _select(g, perturbed), direction_state, _select(p, perturbed)
+                _select(ascent.g, perturbed),
+                ascent.direction_state,
+                _select(ascent.p, perturbed),
             )
-            p = _move(p, radius, d)
-            return _Ascent(p, gradient(p, i), direction_state)
+            p = _move(ascent.p, radius, d)
+            return ascent._replace(p=p, direction_state=direction_state)
+
+        def look(i, ascent):  # g ← ∇L(p)
+            value, g = value_and_grad(ascent.p, i)
+            loss = ascent.loss if value is None else value.astype(jnp.float32)
+            return ascent._replace(g=g, loss=loss)
 
         def descend(i, fast, g):  # u, A ← A.update(g, A, f); then f ← f + u
             u, base_state = base.update(
-                _mean_over(axis_name, g),
+                _axis.mean(axis_name, g),
                 _clocks.rewind(fast.base_state, state.base_state),
                 optax.tree.add(params, fast.moved),
                 **extra_args,
@@ -241,7 +266,7 @@ def sharpness_aware(
 
         def inner_step(i, carry):
             ascent, fast, total = carry
-            ascent = ascend(i, ascent)
+            ascent = look(i, ascend(ascent))
             if descent == "every":
                 fast = descend(i, fast, ascent.g)
             if descent == "mean":
@@ -250,13 +275,13 @@ def sharpness_aware(
 
         def inner_step_with_own_gradients(i, carry):
             ascent, fast, total = carry
-            ascent = ascent._replace(g=gradient(ascent.p, i))
-            return inner_step(i, (ascent, fast, total))
+            return inner_step(i, (look(i, ascent), fast, total))
 
-        p, g = _local_to(axis_name, params, grads)
+        _check_local(axis_name, grads)
+        p, g, loss = _axis.local(axis_name, (params, grads, jnp.float32(jnp.nan)))
         moved = optax.tree.zeros_like(params)
         carry = (
-            _Ascent(p, g, state.direction_state),
+            _Ascent(p, g, state.direction_state, loss),
             _Fast(moved, moved if needs_angle else None, state.base_state),
             optax.tree.zeros_like(_precision.widen(g)) if descent == "mean" else None,
         )
@@ -284,31 +309,21 @@ def sharpness_aware(
             base_state=fast.base_state,
             direction_state=ascent.direction_state,
             alpha=_alpha.mean(alphas),
-            grad_norm=_mean_over(axis_name, _precision.norm(grads)).astype(jnp.float32),
+            grad_norm=_axis.mean(axis_name, _precision.norm(grads)).astype(jnp.float32),
+            perturbed_loss=_axis.mean(axis_name, ascent.loss),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _is_sharpness_aware(state):
+def states(opt_state) -> list[SharpnessAwareState]:
+    """The states of sharpness-aware members anywhere in `opt_state`."""
+
     def is_ours(node):
         return isinstance(node, SharpnessAwareState)
 
-    return any(map(is_ours, jax.tree.leaves(state, is_leaf=is_ours)))
-
-
-def _gradient_function(grad_fn, value_fn, grads):
-    """`gradient(p, i)`, the gradient of inner step i with the dtypes of `grads`."""
-
-    def gradient(p, i):
-        if grad_fn is not None:
-            name, g = "grad_fn", grad_fn(p, i)
-        else:  # for complex leaves, Optax wants the conjugate of what jax.grad gives
-            name, g = "value_fn", optax.tree.conj(jax.grad(value_fn)(p))
-        _checks.check_like_params(f"what {name} returns", g, p)
-        return _precision.cast_like(g, grads)
-
-    return gradient
+    nodes = jax.tree.leaves(opt_state, is_leaf=is_ours)
+    return [node for node in nodes if is_ours(node)]
 
 
 def _at_step(name, scalar_or_schedule, count, params):
@@ -349,29 +364,16 @@ def _interpolate(alphas, moved):
     return _precision.cast_like(wide, moved)
 
 
-def _mean_over(axis_name, tree):
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-
-def _local_to(axis_name, params, grads) -> tuple[Any, Any]:
-    """Parameters and gradients as values of their own on each member of the axis.
-
-    Under `shard_map` what varies along the axis has a type of its own, and a loop's
-    carry keeps its type, so the climb must start with it.
-    """
+def _check_local(axis_name, grads):
     if axis_name is None:
-        return params, grads
-    here = jax.lax.axis_index(axis_name) >= 0  # always true, but varies along the axis
-
-    def vary(tree):
-        return jax.tree.map(lambda x: jnp.where(here, x, x), tree)
-
-    local = vary(grads)
-    types = [jax.tree.map(jax.typeof, jax.tree.leaves(tree)) for tree in (grads, local)]
-    if types[0] and all(a != b for a, b in zip(*types, strict=True)):
+        return
+    leaves = jax.tree.leaves(grads)
+    types = [
+        [jax.typeof(x) for x in xs] for xs in (leaves, _axis.local(axis_name, leaves))
+    ]
+    if leaves and all(a != b for a, b in zip(*types, strict=True)):
         raise ValueError(
             f"grads must be local to the members of the axis {axis_name!r}, but they "
             "are the same on all of them, as if summed already: inside jax.shard_map "
             "take the gradient at jax.lax.pcast(params, axis_name, to='varying')."
         )
-    return vary(params), local

@@ -10,6 +10,11 @@ import pytest
 
 import lookbehind_optax as lb
 
+OPTIONS = (
+    "switch_minibatches=False, micro_batches=1, m=None, axis_name=None, "
+    "fresh_keys=False"
+)
+
 # Positional arguments with their defaults, then keyword-only ones.
 SIGNATURES = {
     "sam": "base, rho=0.05, *, mask=None, axis_name=None",
@@ -28,8 +33,13 @@ SIGNATURES = {
     "adaptive_alpha": "*, per_tensor=False",
     "lookahead": "base, k=5, alpha=0.5, *, pullback='none'",
     "eval_params": "state, params",
+    "make_step": "loss_fn, optimizer, *, has_aux=False, " + OPTIONS,
+    "linen_step": "state, loss_fn, *args, has_aux=False, mutable=(), "
+    f"dynamic_scale=None, {OPTIONS}, **kwargs",
+    "nnx_step": "model, optimizer, loss_fn, *args, has_aux=False, "
+    f"dynamic_scale=None, {OPTIONS}, **kwargs",
 }
-STATES = {"SharpnessAwareState", "LookaheadState", "AdaptiveAlpha"}
+STATES = {"SharpnessAwareState", "LookaheadState", "AdaptiveAlpha", "StepOutput"}
 
 
 def test_public_names():

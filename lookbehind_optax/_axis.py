@@ -1,0 +1,48 @@
+"""Named axes, of `jax.vmap` or of `jax.shard_map`, whose members are m-SAM's groups."""
+
+import jax
+import jax.numpy as jnp
+
+
+def index(axis_name):
+    """The number of this member of the axis, which must be there."""
+    try:
+        return jax.lax.axis_index(axis_name)
+    except NameError as error:
+        raise ValueError(
+            f"axis_name must name an axis of the jax.vmap or jax.shard_map around "
+            f"the call; {axis_name!r} isn't bound there."
+        ) from error
+
+
+def mean(axis_name, tree):
+    """The mean over the axis, or the tree itself where there is none."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def mean_of_floats(axis_name, tree):
+    """As `mean`, leaving alone what isn't floating-point."""
+    return jax.tree.map(
+        lambda x: mean(axis_name, x) if jnp.issubdtype(x.dtype, jnp.inexact) else x,
+        tree,
+    )
+
+
+def everywhere(axis_name, flag):
+    """Whether the flag is set on all members of the axis."""
+    if axis_name is None:
+        return flag
+    return jax.lax.pmin(flag.astype(jnp.int32), axis_name) == 1
+
+
+def local(axis_name, tree):
+    """The tree as a value of its own on each member of the axis.
+
+    Under `shard_map` what varies along an axis has a type of its own. A loop's carry
+    keeps its type, so a climb must start with it; and the gradient at a point that is
+    the same on all members comes summed over them, at a local point it is local.
+    """
+    if axis_name is None:
+        return tree
+    here = index(axis_name) >= 0  # always true, but varies along the axis
+    return jax.tree.map(lambda x: jnp.where(here, x, x), tree)

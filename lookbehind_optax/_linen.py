@@ -1,0 +1,121 @@
+"""The step for Flax linen's `TrainState`."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+from lookbehind_optax import _checks
+from lookbehind_optax import _step
+
+
+def linen_step(
+    state: Any,
+    loss_fn: Callable[..., Any],
+    *args: Any,
+    has_aux: bool = False,
+    mutable: Sequence[str] = (),
+    dynamic_scale: Any = None,
+    switch_minibatches: bool = False,
+    micro_batches: int = 1,
+    m: int | None = None,
+    axis_name: Any = None,
+    fresh_keys: bool = False,
+    **kwargs: Any,
+) -> tuple[Any, _step.StepOutput]:
+    r"""Takes a training step with a linen `TrainState`, for any Optax optimizer.
+
+    .. math::
+        g = \nabla L_d(\phi), \qquad
+        u, s \leftarrow A(g, s, \phi;\ L_d, \nabla L_d), \qquad
+        \phi \leftarrow \phi + u
+
+    It replaces `jax.value_and_grad` and `state.apply_gradients`, which can't pass the
+    gradient function on. Call it inside `jax.jit`.
+
+    Args:
+      state: a `flax.training.train_state.TrainState`, or whatever has its `params`,
+        `opt_state`, `tx`, `step` and `replace`.
+      loss_fn: from `(params, *args, **kwargs)` to the loss, a real scalar, or with
+        `has_aux` to a pair of it and anything else.
+      *args: the batch.
+      has_aux: as for `make_step`.
+      mutable: names of variable collections, such as "batch_stats". The aux must be a
+        mapping that holds their new values (what `apply_fn(..., mutable=[...])`
+        returns does); they go into the fields of `state` with these names.
+      dynamic_scale: as for the step of `make_step`. Where a gradient overflows,
+        the state stays as it is.
+      switch_minibatches: as for `make_step`.
+      micro_batches: as for `make_step`. BatchNorm normalises each part by itself, and
+        the new statistics are the mean over the parts.
+      m: as for `make_step`. BatchNorm normalises each group by itself, and the new
+        statistics are the mean over the groups.
+      axis_name: as for `make_step`.
+      fresh_keys: as for `make_step`.
+      **kwargs: further arguments of `loss_fn`, the same for all examples.
+
+    Returns:
+      The new state, and a :class:`StepOutput`.
+
+    Raises:
+      TypeError: as `make_step`, and if the aux or the state doesn't have what `mutable`
+        names.
+      ValueError: as `make_step`.
+
+    Example:
+      >>> import flax.linen as nn
+      >>> from flax.training import train_state
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> class TrainState(train_state.TrainState):
+      ...     batch_stats: dict
+      >>> model = nn.Sequential(
+      ...     [nn.Dense(3), nn.BatchNorm(use_running_average=False, momentum=0.5)]
+      ... )
+      >>> x = jnp.array([[1.0], [3.0]])
+      >>> variables = model.init(jax.random.key(0), x)
+      >>> state = TrainState.create(
+      ...     apply_fn=model.apply,
+      ...     params=variables["params"],
+      ...     batch_stats=variables["batch_stats"],
+      ...     tx=lb.lookbehind_sam(optax.sgd(0.1)),
+      ... )
+      >>> @jax.jit
+      ... def train_step(state, x):
+      ...     def loss_fn(params, x):
+      ...         variables = {"params": params, "batch_stats": state.batch_stats}
+      ...         y, updates = state.apply_fn(variables, x, mutable=["batch_stats"])
+      ...         return jnp.mean(jnp.square(y - 1.0)), updates
+      ...
+      ...     return lb.linen_step(
+      ...         state, loss_fn, x, has_aux=True, mutable=["batch_stats"]
+      ...     )
+      >>> state, out = train_step(state, x)
+      >>> print(state.step, round(float(out.loss), 3))
+      1 2.0
+
+    References:
+      Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
+      <https://arxiv.org/abs/2307.16704>`_, 2024
+    """
+    _checks.check_train_state(state, mutable)
+    step = _step.make_step(
+        loss_fn,
+        state.tx,
+        has_aux=has_aux,
+        switch_minibatches=switch_minibatches,
+        micro_batches=micro_batches,
+        m=m,
+        axis_name=axis_name,
+        fresh_keys=fresh_keys,
+    )
+    params, opt_state, out = step(
+        state.params, state.opt_state, *args, dynamic_scale=dynamic_scale, **kwargs
+    )
+    _checks.check_mutable(out.aux, mutable)
+    old = {"step": state.step, **{name: getattr(state, name) for name in mutable}}
+    new = {"step": state.step + 1, **{name: out.aux[name] for name in mutable}}
+    if out.finite is not None:
+        new = _step.keep_if(out.finite, new, old)
+    return state.replace(params=params, opt_state=opt_state, **new), out
