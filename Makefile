@@ -13,9 +13,9 @@ demo: $(VENV)/examples
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-# The same tests with ten times the random examples.
+# The same tests with ten times the random examples, and those marked slow.
 test-slow: $(VENV)/tests
-	$(BIN)/python -m pytest -n 2 --hypothesis-profile=thorough
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow" --hypothesis-profile=thorough
 
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .
@@ -29,7 +29,7 @@ format: $(VENV)/tests
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/python: 
+$(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
