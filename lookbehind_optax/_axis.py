@@ -1,5 +1,7 @@
 """Named axes, of `jax.vmap` or of `jax.shard_map`, whose members are m-SAM's groups."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -35,7 +37,7 @@ def everywhere(axis_name, flag):
     return jax.lax.pmin(flag.astype(jnp.int32), axis_name) == 1
 
 
-def local(axis_name, tree):
+def local(axis_name, tree) -> Any:
     """The tree as a value of its own on each member of the axis.
 
     Under `shard_map` what varies along an axis has a type of its own. A loop's carry

@@ -278,7 +278,8 @@ def sharpness_aware(
             return inner_step(i, (look(i, ascent), fast, total))
 
         _check_local(axis_name, grads)
-        p, g, loss = _axis.local(axis_name, (params, grads, jnp.float32(jnp.nan)))
+        no_loss = jnp.float32(jnp.nan)
+        p, g, loss = _axis.local(axis_name, (params, grads, no_loss))
         moved = optax.tree.zeros_like(params)
         carry = (
             _Ascent(p, g, state.direction_state, loss),

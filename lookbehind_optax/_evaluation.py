@@ -93,7 +93,7 @@ def evaluate(
         return _loop.now((params, total))
 
     like = jax.eval_shape(evaluate_part, jnp.int32(0), params)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _sum_dtype(x)), like)
+    zeros = jax.tree.map(lambda x: _to_sum(jnp.zeros(x.shape, x.dtype)), like)
     _, total = _loop.repeat(accumulate, (params, zeros), 0, micro_batches)
     return jax.tree.map(
         lambda t, x: (t / micro_batches).astype(x.dtype) if _is_float(x) else t,
@@ -112,5 +112,5 @@ def _is_float(x):
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-def _sum_dtype(x):
-    return jnp.promote_types(x.dtype, jnp.float32) if _is_float(x) else x.dtype
+def _to_sum(x):
+    return _precision.widen(x) if _is_float(x) else x

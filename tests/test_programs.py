@@ -1,8 +1,12 @@
 """What a user runs, run as a user does, at its smallest."""
 
+import importlib.util
 import json
+import pathlib
 import subprocess
 import sys
+
+import pytest
 
 
 def run(*arguments):
@@ -27,6 +31,18 @@ def test_quickstart_refuses_what_it_cannot_do(tmp_path):
         assert done.returncode == 2
         assert bad[0] in done.stderr
         assert str(bad[1]) in done.stderr
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx", "equinox", "haiku"])
+def test_with_each_library(library):
+    name = f"examples.with_{library}"
+    done = run(name)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) > 0.9
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    assert len(pathlib.Path(spec.origin).read_text().splitlines()) < 60
 
 
 def test_step_time(tmp_path):
