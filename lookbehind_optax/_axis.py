@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lookbehind_optax import _precision
+
 
 def index(axis_name):
     """The number of this member of the axis, which must be there."""
@@ -25,9 +27,13 @@ def mean(axis_name, tree):
 def mean_of_floats(axis_name, tree):
     """As `mean`, leaving alone what isn't floating-point."""
     return jax.tree.map(
-        lambda x: mean(axis_name, x) if jnp.issubdtype(x.dtype, jnp.inexact) else x,
-        tree,
+        lambda x: mean(axis_name, x) if _precision.is_float(x) else x, tree
     )
+
+
+def floats(tree):
+    """The tree without the leaves that aren't floating-point."""
+    return jax.tree.map(lambda x: x if _precision.is_float(x) else None, tree)
 
 
 def everywhere(axis_name, flag):

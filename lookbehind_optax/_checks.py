@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lookbehind_optax import _precision
+
 
 def check_transformation(name, value, example):
     if not isinstance(value, optax.GradientTransformation):
@@ -190,17 +192,17 @@ def check_loss(loss):
         )
 
 
-def check_means(aux, twice):
-    """Leaves of the aux can be means over examples, so means of them are, too.
+def check_means(name, tree, twice):
+    """Leaves of the tree can be means over examples, so means of them are, too.
 
     What has another shape once each example is there `twice` holds one entry for each.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(aux)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     for path, x in leaves:
-        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        if not _precision.is_float(x):
             raise TypeError(
-                "aux must hold floating-point means where it is averaged over "
-                f"micro-batches or groups; {_leaf('aux', path)} is {_summary(x)}."
+                f"{name} must hold floating-point means where it is averaged over "
+                f"micro-batches or groups; {_leaf(name, path)} is {_summary(x)}."
             )
     if all(jnp.shape(x) == () for _, x in leaves):
         return
@@ -208,8 +210,8 @@ def check_means(aux, twice):
     for (path, x), shape in zip(leaves, shapes, strict=True):
         if jnp.shape(x) != shape:
             raise TypeError(
-                "aux must hold means over examples where it is averaged over "
-                f"micro-batches or groups; the shape of {_leaf('aux', path)}, "
+                f"{name} must hold means over examples where it is averaged over "
+                f"micro-batches or groups; the shape of {_leaf(name, path)}, "
                 f"{_summary(x)}, depends on the number of examples."
             )
 
@@ -269,6 +271,8 @@ def check_belongs(optimizer, opt_state, params):
 
 
 def check_train_state(state, mutable):
+    if isinstance(mutable, str):
+        raise TypeError(f"mutable must be a sequence of names; got {mutable!r}.")
     for name in ("params", "opt_state", "tx", "step", "replace", *mutable):
         if not hasattr(state, name):
             why = " (from mutable)" if name in mutable else ""

@@ -85,7 +85,9 @@ def evaluate(
     def accumulate(j, carry):
         params, total = carry
         total = jax.tree.map(
-            lambda t, x: t + x.astype(t.dtype) if _is_float(x) else jnp.where(j, t, x),
+            lambda t, x: (
+                t + x.astype(t.dtype) if _precision.is_float(x) else jnp.where(j, t, x)
+            ),
             total,
             evaluate_part(j, params),
         )
@@ -96,7 +98,9 @@ def evaluate(
     zeros = jax.tree.map(lambda x: _to_sum(jnp.zeros(x.shape, x.dtype)), like)
     _, total = _loop.repeat(accumulate, (params, zeros), 0, micro_batches)
     return jax.tree.map(
-        lambda t, x: (t / micro_batches).astype(x.dtype) if _is_float(x) else t,
+        lambda t, x: (
+            (t / micro_batches).astype(x.dtype) if _precision.is_float(x) else t
+        ),
         total,
         like,
     )
@@ -108,9 +112,5 @@ def is_finite(tree):
     return jnp.all(jnp.stack(flags)) if flags else jnp.array(True)
 
 
-def _is_float(x):
-    return jnp.issubdtype(x.dtype, jnp.inexact)
-
-
 def _to_sum(x):
-    return _precision.widen(x) if _is_float(x) else x
+    return _precision.widen(x) if _precision.is_float(x) else x

@@ -98,7 +98,7 @@ def nnx_step(
         loss, aux = _checks.check_aux(loss_fn(copy, *args, **kwargs), has_aux)
         # Keys may be folded, and only counters of a random stream change in use.
         _, _, _, rest = nnx.split(copy, optimizer.wrt, nnx.RngKey, ...)
-        return loss, aux, nnx.as_pure(rest)
+        return loss, aux, rest
 
     step = _step.make_carrying_step(
         pure_loss,
@@ -119,9 +119,13 @@ def nnx_step(
     )
     count = optimizer.step[...] + 1
     if out.finite is not None:
-        carried, count = _step.keep_if(
-            out.finite, (carried, count), (rest, optimizer.step[...])
+        old = nnx.to_flat_state(nnx.state(model))
+        new = nnx.to_flat_state(carried)
+        old = {**dict(new), **dict(old)}  # for variables that the pass has created
+        carried = nnx.from_flat_state(
+            [(path, _step.keep_if(out.finite, x, old[path])) for path, x in new]
         )
+        count = _step.keep_if(out.finite, count, optimizer.step[...])
     nnx.update(model, params, carried)
     nnx.update(optimizer.opt_state, nnx.state(opt_state))
     optimizer.step[...] = count

@@ -28,6 +28,11 @@ def widen(tree):
     )
 
 
+def is_float(x):
+    """Whether it is of a real or complex floating-point dtype."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
 def norm(tree):
     """‖tree‖₂ over all leaves, a scalar of the tree's wide dtype."""
     return jnp.asarray(optax.tree.norm(widen(tree)), wide_dtype(tree))

@@ -213,9 +213,15 @@ def make_carrying_step(
         clean = evaluate(local)
         if micro_batches > 1 or axis_name is not None:
             twice = jax.tree.map(lambda x: jnp.concatenate([x, x], leading), batch)
+
+            def of_twice():
+                return evaluate(local, batch=twice, differentiate=False)
+
+            _checks.check_means("aux", clean.aux, lambda: of_twice().aux)
             _checks.check_means(
-                clean.aux,
-                lambda: evaluate(local, batch=twice, differentiate=False).aux,
+                "the model",
+                _axis.floats(clean.carried),
+                lambda: _axis.floats(of_twice().carried),
             )
         loss = _axis.mean(axis_name, clean.loss)
         climbs = bool(_climb.states(opt_state))

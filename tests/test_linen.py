@@ -1,0 +1,240 @@
+"""The step with a linen TrainState."""
+
+import functools
+from typing import Any
+
+import chex
+import flax.linen as nn
+from flax.training import train_state
+from flax.training.dynamic_scale import DynamicScale
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lookbehind_optax as lb
+from tests.lenient import lenient
+from tests.test_step import MEMBERS
+from tests.test_step import without_perturbed_loss
+
+SGD = optax.sgd(0.1, momentum=0.9)
+
+
+class Model(nn.Module):
+    normalise: bool = True
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.Dense(8)(x)
+        if self.normalise:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.8)(x)
+        x = nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(nn.tanh(x))
+        return nn.Dense(2)(x)
+
+
+class TrainState(train_state.TrainState):
+    batch_stats: Any
+
+
+def make_state(tx, **options):
+    model = Model(**options)
+    with jax.numpy_rank_promotion("allow"):
+        variables = model.init(jax.random.key(0), batch()[0])
+    return TrainState.create(
+        apply_fn=model.apply,
+        tx=tx,
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+    )
+
+
+def batch(examples=12):
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(examples, 3)), jnp.float32)
+    return x, jnp.array(rng.integers(2, size=examples))
+
+
+def make_loss(state):
+    def loss_fn(params, x, y, *, key=None):
+        logits, updates = state.apply_fn(
+            {"params": params, "batch_stats": state.batch_stats},
+            x,
+            mutable=["batch_stats"],
+            rngs={} if key is None else {"dropout": key},
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return losses.mean(), {"batch_stats": {}, **updates, "logit": logits.mean()}
+
+    return loss_fn
+
+
+@functools.partial(jax.jit, static_argnames=("micro_batches", "m", "axis_name"))
+def train_step(state, x, y, **options):
+    with jax.numpy_rank_promotion("allow"):
+        return lb.linen_step(
+            state,
+            make_loss(state),
+            x,
+            y,
+            has_aux=True,
+            mutable=["batch_stats"],
+            **options,
+        )
+
+
+@jax.jit
+def step_by_hand(state, x, y):
+    """As it is written without `linen_step`."""
+    loss_fn = make_loss(state)
+    with jax.numpy_rank_promotion("allow"):
+        grad = jax.grad(loss_fn, has_aux=True)
+        grads, aux = grad(state.params, x, y)
+        updates, opt_state = state.tx.update(
+            grads, state.opt_state, state.params, grad_fn=lambda p, i: grad(p, x, y)[0]
+        )
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        batch_stats=aux["batch_stats"],
+    ), aux
+
+
+OPTIMIZERS = {
+    **{name: member(SGD) for name, member in MEMBERS.items()},
+    "adam": lenient(optax.adam(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_is_the_step_by_hand(name):
+    """With BatchNorm's statistics from the clean pass."""
+    here = there = make_state(OPTIMIZERS[name])
+    for step in range(3):
+        there, aux = step_by_hand(there, *batch())
+        here, out = train_step(here, *batch())
+        assert here.step == step + 1
+        chex.assert_trees_all_close(
+            (here.params, here.batch_stats, out.aux),
+            (there.params, there.batch_stats, aux),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+        chex.assert_trees_all_close(
+            without_perturbed_loss((here.opt_state,)),
+            without_perturbed_loss((there.opt_state,)),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize(
+    "options", [{"micro_batches": 3}, {"m": 4, "axis_name": "group"}]
+)
+def test_statistics_are_the_mean_over_parts(options):
+    state = make_state(lb.sam(SGD, axis_name=options.get("axis_name")))
+    after, _ = train_step(state, *batch(), **options)
+    x, y = batch()
+    strided = "micro_batches" in options
+    parts = [
+        slice(j, None, 3) if strided else slice(4 * j, 4 * j + 4) for j in range(3)
+    ]
+    plain = make_state(SGD)
+    each = [train_step(plain, x[part], y[part])[0].batch_stats for part in parts]
+    mean = jax.tree.map(lambda *stats: sum(stats) / 3, *each)
+    chex.assert_trees_all_close(after.batch_stats, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_micro_batches_without_batch_norm():
+    state = make_state(lb.lookbehind_sam(SGD, k=3), normalise=False)
+    whole, out = train_step(state, *batch())
+    parts, out_of_parts = train_step(state, *batch(), micro_batches=4)
+    chex.assert_trees_all_close(
+        (whole.params, out), (parts.params, out_of_parts), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_dropout_keeps_its_key():
+    """ρ = 0 perturbs nothing: with the same mask the loss is the same."""
+    state = make_state(lb.sam(SGD, rho=0.0))
+    key = jax.random.key(1)
+    _, out = train_step(state, *batch(), key=key)
+    np.testing.assert_allclose(out.perturbed_loss, out.loss, rtol=1e-6)
+    fresh = jax.jit(
+        lambda state, x, y, key: lb.linen_step(
+            state, make_loss(state), x, y, key=key, has_aux=True, fresh_keys=True
+        )
+    )
+    with jax.numpy_rank_promotion("allow"):
+        _, out = fresh(state, *batch(), key)
+    assert abs(out.perturbed_loss - out.loss) > 1e-3
+
+
+def test_an_overflowing_step_changes_nothing():
+    state = make_state(lb.lookbehind_sam(SGD))
+    x, y = batch()
+    bad = x.at[0, 0].set(jnp.inf)  # which BatchNorm would take into its statistics
+    after, out = train_step(state, bad, y, dynamic_scale=DynamicScale())
+    chex.assert_trees_all_equal(after, state.replace(step=jnp.int32(0)))
+    assert not out.finite
+    assert out.dynamic_scale.scale == 2.0**15
+    after, out = train_step(state, x, y, dynamic_scale=DynamicScale())
+    assert out.finite
+    assert after.step == 1
+    unscaled, _ = train_step(state, x, y)
+    chex.assert_trees_all_close(after.params, unscaled.params, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_whole_step_lowers_for_accelerators(name, platform):
+    state = make_state(OPTIMIZERS[name])
+    leaves, structure = jax.tree.flatten(state)
+
+    @jax.jit
+    def step(leaves, x, y):
+        state, out = train_step(jax.tree.unflatten(structure, leaves), x, y)
+        return jax.tree.leaves((state, out))
+
+    module = jax.export.export(step, platforms=[platform])(leaves, *batch())
+    text = module.mlir_module()
+    loops = name in ("multistep_sam", "multistep_asam_average", "lookbehind_sam")
+    loops |= name in ("lookbehind_asam_adaptive",)
+    if name != "adam":
+        assert text.count("stablehlo.while") == loops
+
+
+# Bad input.
+
+
+def test_mutable_that_is_not_there():
+    state = make_state(SGD)
+    with pytest.raises(TypeError, match=r"field 'cache' \(from mutable\)"):
+        lb.linen_step(state, make_loss(state), *batch(), mutable=["cache"])
+    with pytest.raises(
+        TypeError, match=r"^with mutable=\['batch_stats'\], loss_fn must .*NoneType"
+    ):
+        lb.linen_step(
+            state, lambda p, x, y: x.mean(), *batch(), mutable=["batch_stats"]
+        )
+    with pytest.raises(TypeError, match=r"'batch_stats' in the mapping .*\['other'\]"):
+        lb.linen_step(
+            state,
+            lambda p, x, y: (x.mean(), {"other": 1.0}),
+            *batch(),
+            has_aux=True,
+            mutable=["batch_stats"],
+        )
+
+
+def test_mutable_as_a_string():
+    state = make_state(SGD)
+    with pytest.raises(TypeError, match=r"^mutable must be a sequence of names"):
+        lb.linen_step(state, make_loss(state), *batch(), mutable="batch_stats")
+
+
+def test_a_state_that_is_none():
+    state = make_state(SGD)
+    with pytest.raises(TypeError, match=r"^state must be a TrainState with .*'params'"):
+        lb.linen_step(state.opt_state, make_loss(state), *batch())
