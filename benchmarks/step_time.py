@@ -2,10 +2,11 @@
 
     python -m benchmarks.step_time
 
-Each step is timed beside k + 1 calls of the jitted gradient alone, in turns and after a
-warm-up, and compared within each turn, so that a machine that is slow for a while is
-slow for both. Temporary memory is what XLA plans for the compiled step beyond
-arguments and results, less that of the compiled gradient, in copies of the parameters.
+Each step, made by `make_step`, is timed beside k + 1 calls of the jitted gradient alone
+and beside the bare update of its optimizer, in turns and after a warm-up, and compared
+within each turn, so that a machine that is slow for a while is slow for all three.
+Temporary memory is what XLA plans for the compiled step beyond arguments and results,
+less that of the compiled gradient, in copies of the parameters.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def measure(model, members, ks, repetitions):
         progress.set_postfix_str(f"{name}, k = {k}")
         optimizer = MEMBERS[name](k)
 
-        def step(params, state, optimizer=optimizer):
+        def bare(params, state, optimizer=optimizer):
             updates, state = optimizer.update(
                 jax.grad(loss)(params),
                 state,
@@ -98,15 +99,19 @@ def measure(model, members, ks, repetitions):
             return optax.apply_updates(params, updates), state
 
         state = optimizer.init(params)
+        step = jax.jit(lb.make_step(loss, optimizer))
         start = time.perf_counter()
-        compiled: Any = jax.jit(step).lower(params, state).compile()
+        compiled: Any = step.lower(params, state).compile()
         compile_seconds = time.perf_counter() - start
+        compiled_bare: Any = jax.jit(bare).lower(params, state).compile()
 
         seconds(gradient, params)
         seconds(compiled, params, state)
+        seconds(compiled_bare, params, state)
         samples = [
             {
                 "gradients_s": seconds(gradient, params, calls=k + 1),
+                "bare_s": seconds(compiled_bare, params, state),
                 "step_s": seconds(compiled, params, state),
             }
             for _ in range(repetitions)
@@ -130,16 +135,20 @@ def table(rows):
     """The rows as Markdown: medians, with the range over the repetitions."""
     lines = [
         "| model | member | k | step (ms) | over k + 1 gradients | FLOPs over them "
-        "| extra memory (parameter copies) | compile (s) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| over the bare update | extra memory (parameter copies) | compile (s) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+
+    def ratio(row, other):
+        ratios = [s["step_s"] / s[other] for s in row["samples"]]
+        return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
+
     for row in rows:
-        ratios = [s["step_s"] / s["gradients_s"] for s in row["samples"]]
         step = statistics.median(s["step_s"] for s in row["samples"])
         lines.append(
             f"| {row['model']} | {row['member']} | {row['k']} | {1000 * step:.1f} "
-            f"| {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) "
-            f"| {row['flops_over_gradients']:.4f} "
+            f"| {ratio(row, 'gradients_s')} | {row['flops_over_gradients']:.4f} "
+            f"| {ratio(row, 'bare_s')} "
             f"| {row['temporary_parameter_copies']:.2f} | {row['compile_s']:.1f} |"
         )
     return "\n".join(lines)

@@ -95,25 +95,16 @@ model: Any = ConvNet()  # Flax types `apply` as though it could return a tuple
 
 
 # ---- The training step, the part to copy ---------------------------------------------
+def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean cross-entropy."""
+    logits = model.apply(params, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+
 def make_train_step(optimizer: Optimizer) -> Callable:
     """A jitted step of the optimizer, sharpness-aware or not."""
-
-    @jax.jit
-    def train_step(params, opt_state, batch):
-        images, labels = batch
-
-        def loss(params):
-            logits = model.apply(params, images)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.mean()
-
-        grads = jax.grad(loss)(params)
-        updates, opt_state = optimizer.update(
-            grads, opt_state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
-        )
-        return optax.apply_updates(params, updates), opt_state
-
-    return train_step
+    return jax.jit(lb.make_step(loss, optimizer))
 
 
 # ---- The end of it -------------------------------------------------------------------
@@ -155,7 +146,7 @@ def train(
     stream = batches(seed, training_data)
     for _ in range(EVALUATIONS):
         for _ in range(steps // EVALUATIONS):
-            params, opt_state = train_step(params, opt_state, next(stream))
+            params, opt_state, _ = train_step(params, opt_state, *next(stream))
         # Lookahead's slow weights are in its state; the others evaluate params.
         yield float(accuracy(lb.eval_params(opt_state, params), *test_data))
 

@@ -29,9 +29,10 @@ class Oracle(NamedTuple):
 def check(oracle, k, axis_name):
     """The step was made for an optimizer like this one."""
     if oracle.minibatches not in (None, max(k, 1)):
+        wanted = f"k = {k} minibatches" if k > 0 else "one minibatch, since k = 0,"
         raise ValueError(
-            f"the batch must carry k = {k} minibatches on its leading axis, one for "
-            f"each inner step; got {oracle.minibatches}."
+            f"the batch must carry {wanted} on its leading axis; "
+            f"got {oracle.minibatches}."
         )
     if oracle.axis_name != axis_name:
         raise ValueError(

@@ -136,7 +136,7 @@ def make_step(
     def with_carried(*args, **kwargs):
         return *_checks.check_aux(loss_fn(*args, **kwargs), has_aux), ()
 
-    step = make_carrying_step(
+    carrying_step = make_carrying_step(
         with_carried,
         optimizer,
         switch_minibatches=switch_minibatches,
@@ -146,10 +146,12 @@ def make_step(
         fresh_keys=fresh_keys,
     )
 
-    def step_without_carried(*args, **kwargs):
-        return step(*args, **kwargs)[:3]
+    def step(params, opt_state, *args, dynamic_scale=None, **kwargs):
+        return carrying_step(
+            params, opt_state, *args, dynamic_scale=dynamic_scale, **kwargs
+        )[:3]
 
-    return step_without_carried
+    return step
 
 
 def make_carrying_step(

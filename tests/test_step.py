@@ -656,14 +656,20 @@ def test_an_aux_that_cannot_be_averaged(aux, message, options):
     assert_refused(TypeError, message, options, loss, optimizer)
 
 
-@pytest.mark.parametrize("k", [2, 4, 0])
-def test_a_batch_without_k_minibatches(k):
-    """Lookbehind with k = 0 uses one."""
+@pytest.mark.parametrize(
+    ("k", "wanted"),
+    [
+        (2, "k = 2 minibatches"),
+        (4, "k = 4 minibatches"),
+        (0, "one minibatch, since k = 0,"),
+    ],
+)
+def test_a_batch_without_k_minibatches(k, wanted):
     _, (x, y) = problem()
     batch = x.reshape(3, 8, 5), y.reshape(3, 8, 2)
     assert_refused(
         ValueError,
-        rf"^the batch must carry k = {k} minibatches on its leading axis.* got 3\.",
+        rf"^the batch must carry {wanted} on its leading axis; got 3\.",
         {"switch_minibatches": True},
         optimizer=lb.lookbehind_sam(SGD, k=k),
         batch=batch,
