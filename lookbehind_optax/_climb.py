@@ -247,7 +247,8 @@ def sharpness_aware(
         def look(i, ascent):  # g ← ∇L(p)
             value, g = value_and_grad(ascent.p, i)
             loss = ascent.loss if value is None else value.astype(jnp.float32)
-            return ascent._replace(g=g, loss=loss)
+            # `now`: the descent, mixed into the backward pass, would fragment memory.
+            return ascent._replace(g=_loop.now(g), loss=loss)
 
         def descend(i, fast, g):  # u, A ← A.update(g, A, f); then f ← f + u
             u, base_state = base.update(

@@ -336,11 +336,10 @@ def test_micro_batches_give_the_same_step(name, x64):
         jax.jit(lb.make_step(with_aux, optimizer, has_aux=True, micro_batches=n))(
             params, optimizer.init(params), *batch
         )
-        for n in (1, 4, 24)
+        for n in (1, 4)
     ]
-    for result in results[1:]:
-        assert_close(result, results[0], rtol=1e-12)
-        chex.assert_trees_all_equal_shapes_and_dtypes(result, results[0])
+    assert_close(*results, rtol=1e-12)
+    chex.assert_trees_all_equal_shapes_and_dtypes(*results)
 
 
 def test_micro_batches_with_groups_and_switching(x64):
