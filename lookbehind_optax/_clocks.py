@@ -9,8 +9,10 @@ import jax
 import optax
 
 # Optax keeps the clock of a scheduled weight decay in a tuple that it does not export.
+# Only its shape is made: an array would start JAX's backend at import, too early for
+# `jax.distributed.initialize`.
 _WeightDecaySchedule = type(
-    optax.add_decayed_weights(optax.constant_schedule(0.0)).init(())
+    jax.eval_shape(optax.add_decayed_weights(optax.constant_schedule(0.0)).init, ())
 )
 
 _CLOCKS = (

@@ -1,6 +1,7 @@
 """The public names: their signatures, their documentation, and what they import."""
 
 import inspect
+import os
 import subprocess
 import sys
 
@@ -92,3 +93,15 @@ p = jnp.ones(2)
 optimizer.update(p, optimizer.init(p), p, grad_fn=lambda p, i: p)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_importing_leaves_the_backend_alone():
+    """Once it has started, `jax.distributed.initialize` refuses to."""
+    code = """
+import jax, lookbehind_optax
+jax.config.update("jax_num_cpu_devices", 3)  # an error once there is a backend
+assert jax.device_count() == 3
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, check=True, env=environment)
