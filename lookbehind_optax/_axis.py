@@ -26,6 +26,8 @@ def mean(axis_name, tree):
 
 def mean_of_floats(axis_name, tree):
     """As `mean`, leaving alone what isn't floating-point."""
+    if axis_name is None:
+        return tree
     return jax.tree.map(
         lambda x: mean(axis_name, x) if _precision.is_float(x) else x, tree
     )

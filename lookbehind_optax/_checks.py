@@ -1,5 +1,6 @@
 """Bad input, refused with the argument's name, what came and what should have."""
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import numbers
 from typing import Any
@@ -17,8 +18,9 @@ def check_transformation(name, value, example):
     if not isinstance(value, optax.GradientTransformation):
         raise TypeError(
             f"{name} must be an optax.GradientTransformation, such as {example}; "
-            f"got {_describe(value)}. (Of optax.MultiSteps, pass "
-            "`.gradient_transformation()`.)"
+            f"got {_describe(value)}. (Of optax.MultiSteps as a base, pass its "
+            "`.gradient_transformation()`; around a sharpness-aware optimizer, use "
+            "the micro_batches of make_step in its place.)"
         )
 
 
@@ -26,9 +28,9 @@ def check_count(name, value, minimum):
     """Counts shape the program, so they are Python integers, never traced."""
     if isinstance(value, (jax.Array, jax.core.Tracer)):
         raise TypeError(
-            f"{name} must be a Python integer, because it sets the length of a loop; "
-            f"got a JAX array. Under optax.inject_hyperparams pass "
-            f"static_args=('{name}',)."
+            f"{name} must be a Python integer, because it shapes the program; "
+            f"got a JAX array. (Under optax.inject_hyperparams, pass "
+            f"static_args=('{name}',).)"
         )
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer; got {_describe(value)}.")
@@ -90,11 +92,30 @@ def check_choice(name, value, choices):
         raise ValueError(f"{name} must be one of {listed}; got {value!r}.")
 
 
+def check_state(state, kind):
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state must be a {kind.__name__}, from the init of a sharpness-aware "
+            f"optimizer; got {type(state)}. (To go on from the state of its base "
+            "optimizer, pass optimizer.init(params)._replace(base_state=...).)"
+        )
+
+
 def check_params(params):
     """Parameters are there, and can be moved by a real step along a gradient."""
     if params is None:
         raise ValueError(
             "params must be passed to update: update(grads, state, params, ...)."
+        )
+
+    def is_hole(node):
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(is_hole, jax.tree.leaves(params, is_leaf=is_hole))):
+        raise ValueError(
+            "params must be whole; got optax.MaskedNode in it, as from optax.masked or "
+            "optax.partition around a sharpness-aware optimizer. Wrap it around them, "
+            "as in lb.sam(optax.partition(...)), and say with mask= what to perturb."
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = getattr(leaf, "dtype", None)
@@ -186,9 +207,9 @@ def check_loss(loss):
     dtype = getattr(loss, "dtype", None)
     is_real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
     if not is_real or jnp.shape(loss) != ():
+        advice = " Of losses for each example, return the mean." * (dtype is not None)
         raise TypeError(
-            f"loss_fn must return a real scalar; got {_summary(loss)}. (Of losses for "
-            "each example, return the mean.)"
+            f"loss_fn must return a real scalar; got {_summary(loss)}.{advice}"
         )
 
 
@@ -199,7 +220,7 @@ def check_means(name, tree, twice):
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for path, x in leaves:
-        if not _precision.is_float(x):
+        if not hasattr(x, "dtype") or not _precision.is_float(x):
             raise TypeError(
                 f"{name} must hold floating-point means where it is averaged over "
                 f"micro-batches or groups; {_leaf(name, path)} is {_summary(x)}."
@@ -229,7 +250,7 @@ def check_batch(batch, leading) -> int:
     if not leaves:
         raise ValueError(f"{wanted}; got no positional argument.{advice}")
     sizes = {x.shape[: leading + 1] for _, x in leaves}
-    if len(sizes) > 1 or any(x.ndim <= leading for _, x in leaves):
+    if len(sizes) > 1 or any(x.ndim <= leading or x.size == 0 for _, x in leaves):
         listed = ", ".join(f"{_leaf('args', path)}: {x.shape}" for path, x in leaves)
         raise ValueError(f"{wanted}, as many in each; got {listed}.{advice}")
     return sizes.pop()[leading]
@@ -244,7 +265,8 @@ def check_divides(name, value, examples):
 
 
 def check_dynamic_scale(value):
-    if not callable(getattr(value, "value_and_grad", None)):
+    is_one = hasattr(value, "scale") and hasattr(value, "value_and_grad")
+    if isinstance(value, type) or not is_one:
         raise TypeError(
             "dynamic_scale must be flax.training.dynamic_scale.DynamicScale(), or have "
             f"its value_and_grad; got {_describe(value)}."
@@ -271,7 +293,7 @@ def check_belongs(optimizer, opt_state, params):
 
 
 def check_train_state(state, mutable):
-    if isinstance(mutable, str):
+    if isinstance(mutable, str) or not isinstance(mutable, Collection):
         raise TypeError(f"mutable must be a sequence of names; got {mutable!r}.")
     for name in ("params", "opt_state", "tx", "step", "replace", *mutable):
         if not hasattr(state, name):
@@ -280,6 +302,15 @@ def check_train_state(state, mutable):
                 f"state must be a TrainState with the field {name!r}{why}; "
                 f"got {type(state)}."
             )
+
+
+def check_no_overwriting(params):
+    """Flax's float8 layers keep statistics among the parameters, not to be trained."""
+    if isinstance(params, Mapping) and "_overwrite_with_gradient" in params:
+        raise ValueError(
+            "params must not hold the collection '_overwrite_with_gradient' of Flax's "
+            "float8 layers: what overwrites them is no gradient to climb along."
+        )
 
 
 def check_mutable(aux, mutable):

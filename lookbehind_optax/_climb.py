@@ -34,7 +34,7 @@ class SharpnessAwareState(NamedTuple):
       grad_norm: norm of the last clean gradient; where `axis_name` is set, the mean of
         the norms of the local ones; float32 scalar.
       perturbed_loss: loss at the last perturbed point, where it came with the gradient
-        (from `make_step` or `value_fn`), else NaN; where `axis_name` is set, its mean
+        (from `make_step` or `value_fn`), else −∞; where `axis_name` is set, its mean
         over the axis; float32 scalar.
 
     Example:
@@ -200,7 +200,7 @@ def sharpness_aware(
             direction_state=direction.init(perturbed),
             alpha=jnp.ones([], jnp.float32),
             grad_norm=jnp.zeros([], jnp.float32),
-            perturbed_loss=jnp.array(jnp.nan, jnp.float32),
+            perturbed_loss=jnp.array(-jnp.inf, jnp.float32),
         )
 
     def update_fn(
@@ -213,6 +213,7 @@ def sharpness_aware(
         oracle=None,
         **extra_args,
     ):
+        _checks.check_state(state, SharpnessAwareState)
         _checks.check_params(params)
         _checks.check_like_params("grads", updates, params)
         grads = updates  # Optax's name for what comes in; here the clean gradient
@@ -279,11 +280,10 @@ def sharpness_aware(
             return inner_step(i, (look(i, ascent), fast, total))
 
         _check_local(axis_name, grads)
-        no_loss = jnp.float32(jnp.nan)
-        p, g, loss = _axis.local(axis_name, (params, grads, no_loss))
+        p, g = _axis.local(axis_name, (params, grads))
         moved = optax.tree.zeros_like(params)
         carry = (
-            _Ascent(p, g, state.direction_state, loss),
+            _Ascent(p, g, state.direction_state, _no_loss(g)),
             _Fast(moved, moved if needs_angle else None, state.base_state),
             optax.tree.zeros_like(_precision.widen(g)) if descent == "mean" else None,
         )
@@ -364,6 +364,12 @@ def _interpolate(alphas, moved):
         lambda a, m: a.astype(m.dtype) * m, alphas, _precision.widen(moved)
     )
     return _precision.cast_like(wide, moved)
+
+
+def _no_loss(g):
+    """−∞, varying along the axes of a `shard_map` along which the gradient varies."""
+    leaf = jax.tree.leaves([g, jnp.zeros([])])[0]
+    return jax.lax.full_like(leaf, -jnp.inf, jnp.float32, shape=())
 
 
 def _check_local(axis_name, grads):

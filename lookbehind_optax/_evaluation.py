@@ -47,29 +47,24 @@ def evaluate(
     """
 
     def evaluate_one(params, batch, context):
-        def scalar_loss(params):
+        scale = None if dynamic_scale is None else dynamic_scale.scale
+
+        def scaled_loss(params):
             loss, aux, carried = loss_fn(params, *batch, **context)
             _checks.check_loss(loss)
             loss = _precision.widen(loss)
-            return loss, (loss, aux, carried)
+            scaled = loss if scale is None else loss * jnp.asarray(scale, loss.dtype)
+            return scaled, (loss, aux, carried)
 
         if not differentiate:
-            loss, (_, aux, carried) = scalar_loss(params)
+            _, (loss, aux, carried) = scaled_loss(params)
             return Evaluation(loss, None, aux, carried)
-        if dynamic_scale is None:
-            value_and_grad = jax.value_and_grad(scalar_loss, has_aux=True)
-            (_, (loss, aux, carried)), grads = value_and_grad(params)
-        else:
-            value_and_grad = dynamic_scale.value_and_grad(scalar_loss, has_aux=True)
-            _, finite, (_, (loss, aux, carried)), grads = value_and_grad(params)
-            # Clipping would make a harmless number of an infinite gradient, and an
-            # unperturbed leaf would hide one from the climb; NaNs everywhere stay.
-            grads = jax.tree.map(
-                lambda g, p: jnp.where(finite, g, jnp.nan).astype(p.dtype),
-                grads,
-                params,
-            )
-        return Evaluation(loss, optax.tree.conj(grads), aux, carried)
+        value_and_grad = jax.value_and_grad(scaled_loss, has_aux=True)
+        (_, (loss, aux, carried)), grads = value_and_grad(params)
+        grads = optax.tree.conj(grads)
+        if scale is not None:
+            grads = _unscale(grads, scale)
+        return Evaluation(loss, grads, aux, carried)
 
     if micro_batches == 1:
         return evaluate_one(params, batch, context)
@@ -80,7 +75,8 @@ def evaluate(
 
     def evaluate_part(j, params):
         part = jax.tree.map(lambda x: x[j], parts)
-        return evaluate_one(params, part, _keys.fold(context, j))
+        evaluation = evaluate_one(params, part, _keys.fold(context, j))
+        return jax.tree.map(jnp.asarray, evaluation)
 
     def accumulate(j, carry):
         params, total = carry
@@ -95,7 +91,7 @@ def evaluate(
         return _loop.now((params, total))
 
     like = jax.eval_shape(evaluate_part, jnp.int32(0), params)
-    zeros = jax.tree.map(lambda x: _to_sum(jnp.zeros(x.shape, x.dtype)), like)
+    zeros = jax.tree.map(lambda x: _to_sum(jnp.zeros_like(x)), like)
     _, total = _loop.repeat(accumulate, (params, zeros), 0, micro_batches)
     return jax.tree.map(
         lambda t, x: (
@@ -103,6 +99,21 @@ def evaluate(
         ),
         total,
         like,
+    )
+
+
+def _unscale(grads, scale):
+    """The gradients without the loss scale, or NaNs if any part has overflowed.
+
+    Clipping would make a harmless number of an infinite gradient, and an unperturbed
+    leaf would hide one from the climb; NaNs everywhere stay.
+    """
+    wide = jax.tree.map(
+        lambda g: g / jnp.asarray(scale, g.dtype), _precision.widen(grads)
+    )
+    finite = is_finite(wide)
+    return _precision.cast_like(
+        jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), wide), grads
     )
 
 

@@ -59,7 +59,7 @@ def linen_step(
     Raises:
       TypeError: as `make_step`, and if the aux or the state doesn't have what `mutable`
         names.
-      ValueError: as `make_step`.
+      ValueError: as `make_step`, and for parameters of Flax's float8 layers.
 
     Example:
       >>> import flax.linen as nn
@@ -100,6 +100,7 @@ def linen_step(
       <https://arxiv.org/abs/2307.16704>`_, 2024
     """
     _checks.check_train_state(state, mutable)
+    _checks.check_no_overwriting(state.params)
     step = _step.make_step(
         loss_fn,
         state.tx,

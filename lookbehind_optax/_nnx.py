@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from lookbehind_optax import _checks
 from lookbehind_optax import _step
 
@@ -31,7 +34,8 @@ def nnx_step(
     It replaces `nnx.value_and_grad` and `optimizer.update`. Call it inside `nnx.jit`.
     What else the forward pass changes in the model (BatchNorm's statistics, counters of
     random streams) is changed by the clean pass alone: all evaluations of a step start
-    from the same, and share dropout masks.
+    from the same, and share dropout masks. Where the batch is split, floating-point
+    values are averaged over the parts, and others come from the first.
 
     Args:
       model: an `nnx.Module`.
@@ -84,11 +88,14 @@ def nnx_step(
     """
     from flax import nnx
 
-    _checks.check_instance("model", model, nnx.Module)
+    if isinstance(model, nnx.State):
+        raise TypeError("model must be an NNX module; got an nnx.State of one.")
     _checks.check_instance("optimizer", optimizer, nnx.Optimizer)
+    _check_arguments((args, kwargs), (nnx.Rngs, nnx.RngStream))
     _checks.check_function("loss_fn", loss_fn)
     _checks.check_boolean("has_aux", has_aux)
-    graphdef, params, keys, rest = nnx.split(model, optimizer.wrt, nnx.RngKey, ...)
+    filters = optimizer.wrt, _is_key, ...
+    graphdef, params, keys, rest = nnx.split(model, *filters)
     params, keys, rest = nnx.as_pure((params, keys, rest))
     opt_state = nnx.as_pure(optimizer.opt_state)
     _checks.check_belongs(optimizer.tx, opt_state, params)
@@ -96,8 +103,8 @@ def nnx_step(
     def pure_loss(params, *args, of_model, **kwargs):
         copy = nnx.merge(graphdef, params, *of_model)
         loss, aux = _checks.check_aux(loss_fn(copy, *args, **kwargs), has_aux)
-        # Keys may be folded, and only counters of a random stream change in use.
-        _, _, _, rest = nnx.split(copy, optimizer.wrt, nnx.RngKey, ...)
+        # Keys may be folded, and of a random stream only the counter changes in use.
+        _, _, _, rest = nnx.split(copy, *filters)
         return loss, aux, rest
 
     step = _step.make_carrying_step(
@@ -119,14 +126,26 @@ def nnx_step(
     )
     count = optimizer.step[...] + 1
     if out.finite is not None:
-        old = nnx.to_flat_state(nnx.state(model))
-        new = nnx.to_flat_state(carried)
-        old = {**dict(new), **dict(old)}  # for variables that the pass has created
-        carried = nnx.from_flat_state(
-            [(path, _step.keep_if(out.finite, x, old[path])) for path, x in new]
+        carried, count = _step.keep_if(
+            out.finite, (carried, count), (nnx.state(model), optimizer.step[...])
         )
-        count = _step.keep_if(out.finite, count, optimizer.step[...])
     nnx.update(model, params, carried)
     nnx.update(optimizer.opt_state, nnx.state(opt_state))
     optimizer.step[...] = count
     return out
+
+
+def _is_key(path, variable):
+    dtype = getattr(variable, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def _check_arguments(arguments, stateful):
+    def is_stateful(node):
+        return isinstance(node, stateful)
+
+    if any(map(is_stateful, jax.tree.leaves(arguments, is_leaf=is_stateful))):
+        raise TypeError(
+            "args must hold no nnx.Rngs, whose counters the loss would change: keep "
+            "them in the model, or pass a key and make the nnx.Rngs in the loss."
+        )

@@ -26,8 +26,9 @@ class StepOutput(NamedTuple):
       aux: what `loss_fn` returned beside the loss in that same clean pass; None
         without `has_aux`.
       grad_norm: norm of the clean gradient; float32 scalar.
-      perturbed_loss: loss at the last perturbed point; NaN where the optimizer doesn't
-        climb; float32 scalar. Less `loss`, it is the sharpness that the climb found.
+      perturbed_loss: loss at the last perturbed point, which is that of `loss` where
+        the optimizer doesn't climb; float32 scalar. Less `loss`, it is the sharpness
+        that the climb found.
       alpha: α of the step, averaged over tensors where there is one for each; 1 where
         nothing was interpolated; float32 scalar.
       finite: whether all gradients of the step were finite; where they weren't, it
@@ -87,7 +88,8 @@ def make_step(
         the other in memory; n parts take the examples j, j + n, j + 2n, ...
       m: the size of the groups of m-SAM. Each m consecutive examples share a
         perturbation, the descent follows the mean over groups. The optimizer's
-        `axis_name` must be the one given here. A base optimizer alone ignores m.
+        `axis_name` must be the one given here. To an optimizer that doesn't climb, m
+        makes no difference.
       axis_name: the axis of the groups; with m, a name for the axis that the step
         makes. Without m, an axis that is there already, of the `jax.shard_map` or
         `jax.vmap` around the step: each of its members is a group.
@@ -97,10 +99,11 @@ def make_step(
 
     Returns:
       `step(params, opt_state, *args, dynamic_scale=None, **kwargs)`, which returns new
-      parameters, a new state, and a :class:`StepOutput`. Micro-batches and groups fold
-      their number into PRNG keys; the aux must be floating-point means, since it is
-      averaged over them. `dynamic_scale` is Flax's `DynamicScale`, or what has its
-      `value_and_grad`: it scales the loss of every evaluation. Where one overflows,
+      parameters, a new state, and a :class:`StepOutput`. Micro-batches and members of
+      the axis fold their number into PRNG keys; loss and aux are averaged over them, so
+      the aux must hold floating-point means. `dynamic_scale` is Flax's `DynamicScale`,
+      or what has its `scale` and `value_and_grad`: its scale multiplies the loss of
+      every evaluation, for gradients of parameters in float32. Where one overflows,
       parameters and state stay as they are, and the scale falls.
 
     Raises:
@@ -187,7 +190,7 @@ def make_carrying_step(
 
     def step_of_one_group(params, opt_state, batch, context, dynamic_scale):
         if axis_name is not None:
-            context = _keys.fold(context, _axis.index(axis_name))
+            batch, context = _keys.fold((batch, context), _axis.index(axis_name))
 
         def evaluate(p, i=None, batch=batch, **options):  # no i in the clean pass
             if switch_minibatches:
@@ -200,23 +203,33 @@ def make_carrying_step(
                 loss_fn, p, batch, keywords, micro_batches=micro_batches, **options
             )
 
+        climbed = []  # filled while tracing
+
         def value_and_grad(p, i):
+            climbed.append(True)
             evaluation = evaluate(p, i)
             return evaluation.loss, evaluation.grads
 
         def grad_fn(p, i):
+            p = _axis.local(axis_name, p)
             return _axis.mean(axis_name, evaluate(p, i).grads)
+
+        def mean_loss(p):
+            return _axis.mean(axis_name, evaluate(p, differentiate=False).loss)
+
+        if axis_name is not None:  # the gradient of a mean over an axis is a local one
+            mean_loss = _with_gradient(mean_loss, lambda p: grad_fn(p, None))
 
         # The keywords are others' arguments, which a line search hands to value_fn.
         def value_fn(p, *, grad_fn=None, oracle=None):
-            return _axis.mean(axis_name, evaluate(p, differentiate=False).loss)
+            return mean_loss(p)
 
         local = _axis.local(axis_name, params)
         clean = evaluate(local)
-        if micro_batches > 1 or axis_name is not None:
-            twice = jax.tree.map(lambda x: jnp.concatenate([x, x], leading), batch)
+        if micro_batches > 1 or m is not None:
 
             def of_twice():
+                twice = jax.tree.map(lambda x: jnp.concatenate([x, x], leading), batch)
                 return evaluate(local, batch=twice, differentiate=False)
 
             _checks.check_means("aux", clean.aux, lambda: of_twice().aux)
@@ -245,13 +258,15 @@ def make_carrying_step(
 
         if climbs:
             member = _climb.states(new_state)[-1]
-            saw = member.grad_norm, member.perturbed_loss, member.alpha
+            perturbed_loss = member.perturbed_loss if climbed else loss
+            saw = member.grad_norm, perturbed_loss.astype(jnp.float32), member.alpha
         else:
             norm = _precision.norm(grads).astype(jnp.float32)
-            saw = norm, jnp.float32(jnp.nan), jnp.float32(1.0)
+            saw = norm, loss.astype(jnp.float32), jnp.float32(1.0)
         finite = None
         if dynamic_scale is not None:
-            finite = _evaluation.is_finite((clean.grads, updates))
+            # After an overflow on the climb, all that follows on it is NaN.
+            finite = _evaluation.is_finite((clean.grads, saw, updates))
             finite = _axis.everywhere(axis_name, finite)
             dynamic_scale = _rescaled(dynamic_scale, finite)
             new_params, new_state = keep_if(
@@ -264,6 +279,7 @@ def make_carrying_step(
     leading = 1 if switch_minibatches else 0  # the axis of the examples
 
     def step(params, opt_state, *args, dynamic_scale=None, **kwargs):
+        _checks.check_params(params)
         if dynamic_scale is not None:
             _checks.check_dynamic_scale(dynamic_scale)
         if fresh_keys and not _keys.present((args, kwargs)):
@@ -289,19 +305,48 @@ def make_carrying_step(
             lambda x: x.reshape(*x.shape[:leading], -1, m, *x.shape[leading + 1 :]),
             args,
         )
-        return jax.vmap(
+        step_of_groups = jax.vmap(
             step_of_one_group,
             in_axes=(None, None, leading, None, None),
             out_axes=None,
             axis_name=axis_name,
-        )(params, opt_state, groups, kwargs, dynamic_scale)
+        )
+        try:
+            return step_of_groups(params, opt_state, groups, kwargs, dynamic_scale)
+        except ValueError as error:
+            if "mapped output" not in str(error):
+                raise
+            raise ValueError(
+                "with m, every group would leave a state of its own: what stands "
+                "before a sharpness-aware optimizer in a chain, or wraps it, must not "
+                "keep the gradients that come in, which are those of one group."
+            ) from error
 
     return step
 
 
 def keep_if(flag, new, old):
-    """The new tree where the flag is set, else the old one."""
-    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), new, old)
+    """The new tree where the flag is set, else the old one, as far as it had them."""
+    old_leaves = {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(old)
+    }
+
+    def keep(path, leaf):
+        return jnp.where(flag, leaf, old_leaves.get(jax.tree_util.keystr(path), leaf))
+
+    return jax.tree_util.tree_map_with_path(keep, new)
+
+
+def _with_gradient(function, gradient):
+    """A scalar function of a tree with a gradient of our own, conjugated as Optax's."""
+    function = jax.custom_vjp(function)
+
+    def backward(g, cotangent):
+        return (jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, g),)
+
+    function.defvjp(lambda p: (function(p), optax.tree.conj(gradient(p))), backward)
+    return function
 
 
 def _rescaled(dynamic_scale, finite):

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import chex
+import flax.core
 import flax.linen as nn
 from flax.training import train_state
 from flax.training.dynamic_scale import DynamicScale
@@ -228,10 +229,31 @@ def test_mutable_that_is_not_there():
         )
 
 
-def test_mutable_as_a_string():
+@pytest.mark.parametrize("mutable", ["batch_stats", True, None])
+def test_mutable_that_is_no_sequence(mutable):
     state = make_state(SGD)
     with pytest.raises(TypeError, match=r"^mutable must be a sequence of names"):
-        lb.linen_step(state, make_loss(state), *batch(), mutable="batch_stats")
+        lb.linen_step(state, make_loss(state), *batch(), mutable=mutable)
+
+
+def test_frozen_and_new_statistics_beside_a_loss_scale():
+    state = make_state(SGD)
+    for stats in (flax.core.freeze(state.batch_stats), {}):
+        other = state.replace(batch_stats=stats)
+        scaled = functools.partial(lb.linen_step, has_aux=True, mutable=["batch_stats"])
+        with jax.numpy_rank_promotion("allow"):
+            after, out = scaled(
+                other, make_loss(state), *batch(), dynamic_scale=DynamicScale()
+            )
+        assert out.finite
+        chex.assert_trees_all_equal(after.batch_stats, out.aux["batch_stats"])
+
+
+def test_parameters_to_be_overwritten():
+    state = make_state(SGD)
+    params = {**state.params, "_overwrite_with_gradient": {"scale": jnp.ones(1)}}
+    with pytest.raises(ValueError, match=r"^params must not hold .*'_overwrite_with"):
+        lb.linen_step(state.replace(params=params), make_loss(state), *batch())
 
 
 def test_a_state_that_is_none():

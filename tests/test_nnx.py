@@ -288,9 +288,52 @@ def test_an_optimizer_of_a_wider_model():
         train_step(model, optimizer, *batch())
 
 
+def test_a_key_of_the_model_stays():
+    class Keyed(Model):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.key = nnx.Variable(jax.random.key(7))
+
+        def __call__(self, x):
+            return super().__call__(x + jax.random.normal(self.key[...], x.shape))
+
+    for options in ({"micro_batches": 2}, {"m": 4, "axis_name": "group"}):
+        model = Keyed(nnx.Rngs(0))
+        tx = lb.sam(SGD, axis_name=options.get("axis_name"))
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        train_step(model, optimizer, *batch(), **options)
+        assert model.key[...] == jax.random.key(7)
+
+
+def test_integers_come_from_the_first_part():
+    class Counting(Model):
+        def __init__(self, rngs):
+            super().__init__(rngs)
+            self.positive = nnx.Variable(jnp.int32(0))
+
+        def __call__(self, x):
+            self.positive[...] = jnp.sum(x[:, 0] > 0)
+            return super().__call__(x)
+
+    model = Counting(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, SGD, wrt=nnx.Param)
+    x, y = batch()
+    train_step(model, optimizer, x, y, micro_batches=2)
+    first, last = (int(jnp.sum(x[j::2, 0] > 0)) for j in range(2))
+    assert first != last
+    assert model.positive[...] == first
+
+
+def test_random_streams_as_arguments():
+    model, optimizer = make(SGD)
+    loss = lambda model, x, rngs: model(x).mean()
+    with pytest.raises(TypeError, match=r"^args must hold no nnx.Rngs"):
+        lb.nnx_step(model, optimizer, loss, batch()[0], nnx.Rngs(0))
+
+
 def test_a_model_and_an_optimizer_that_are_none():
     model, optimizer = make(SGD)
-    with pytest.raises(TypeError, match=r"^model must be an nnx.Module; got"):
+    with pytest.raises(TypeError, match=r"^model must be an NNX module; got"):
         lb.nnx_step(nnx.state(model), optimizer, loss_fn, *batch())
     with pytest.raises(TypeError, match=r"^optimizer must be an nnx.Optimizer; got"):
         lb.nnx_step(model, SGD, loss_fn, *batch())

@@ -144,7 +144,7 @@ def test_a_transformation_without_extra_arguments():
     plain = optax.GradientTransformation(*optax.sgd(0.1))
     params, batch = problem()
     _, _, out = lb.make_step(loss_fn, plain)(params, plain.init(params), *batch)
-    assert jnp.isnan(out.perturbed_loss)
+    assert out.perturbed_loss == out.loss
     assert out.alpha == 1
 
 
@@ -163,8 +163,8 @@ BY_HAND = {
         1.1**2 / 2,
         1.0,
     ),
-    "k = 0": (lb.lookbehind_sam(optax.sgd(0.1), k=0), np.nan, 1.0),
-    "sgd": (optax.sgd(0.1), np.nan, 1.0),
+    "k = 0": (lb.lookbehind_sam(optax.sgd(0.1), k=0), 0.5, 1.0),
+    "sgd": (optax.sgd(0.1), 0.5, 1.0),
 }
 
 
@@ -280,6 +280,17 @@ def test_minibatches_switch(reuse, micro_batches):
         assert sorted(seen) == points
 
 
+def test_one_minibatch_for_a_base_optimizer():
+    """The phase before the climb: k = 0 takes its one minibatch."""
+    params, (x, y) = problem()
+    optimizer = lb.lookbehind_sam(SGD, k=0)
+    switching = lb.make_step(loss_fn, optimizer, switch_minibatches=True)
+    assert_close(
+        switching(params, optimizer.init(params), x[None], y[None]),
+        lb.make_step(loss_fn, optimizer)(params, optimizer.init(params), x, y),
+    )
+
+
 # m-SAM.
 
 
@@ -312,13 +323,119 @@ def test_one_group_is_the_batch():
     )
 
 
-def test_groups_do_nothing_to_a_base_optimizer():
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize(
+    "name", ["adam", "lbfgs", "backtracking", "contrib.sam", "reduce_on_plateau"]
+)
+def test_groups_do_nothing_to_other_optimizers(name, micro_batches):
+    optimizer, _ = OPTIMIZERS[name]
     params, batch = problem()
-    split = lb.make_step(loss_fn, SGD, m=4, axis_name="group")
-    whole = lb.make_step(loss_fn, SGD)
-    assert_close(
-        split(params, SGD.init(params), *batch), whole(params, SGD.init(params), *batch)
+    split = lb.make_step(
+        loss_fn, optimizer, m=4, axis_name="group", micro_batches=micro_batches
     )
+    split, whole = jax.jit(split), jax.jit(lb.make_step(loss_fn, optimizer))
+    here = there = params, optimizer.init(params)
+    for _ in range(3):
+        *here, out = split(*here, *batch)
+        *there, expected = whole(*there, *batch)
+    assert_close((here, out), (there, expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda optimizer: optax.chain(optax.trace(0.9), optimizer),
+        lambda optimizer: optax.apply_if_finite(optimizer, 3),
+    ],
+)
+def test_a_state_of_one_group_is_refused(wrap):
+    optimizer = wrap(lb.sam(SGD, axis_name="group"))
+    options = {"m": 4, "axis_name": "group"}
+    assert_refused(ValueError, "^with m, every group", options, optimizer=optimizer)
+
+
+# Inside the user's own axes, of `shard_map` with its checks.
+
+
+def over_two_devices(function, in_specs, out_specs):
+    mesh = jax.make_mesh(
+        (2,),
+        ("data",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:2],
+    )
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
+    )
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("name", ["sam", "lookbehind_sam", "sgd", "contrib.sam"])
+def test_devices_are_groups(name, micro_batches):
+    """As groups of half the batch are on one device."""
+    optimizer = {
+        "sam": lb.sam(SGD, axis_name="data"),
+        "lookbehind_sam": lb.lookbehind_sam(SGD, k=3, axis_name="data"),
+        "sgd": SGD,
+        "contrib.sam": OPTIMIZERS["contrib.sam"][0],
+    }[name]
+    params, batch = problem()
+    key = jax.random.key(3)
+    step = lb.make_step(
+        dropped, optimizer, axis_name="data", micro_batches=micro_batches
+    )
+    on_one = lb.make_step(
+        dropped, optimizer, axis_name="data", micro_batches=micro_batches, m=12
+    )
+    share = jax.P("data")
+    on_two = over_two_devices(
+        lambda params, state, x, y, key: step(params, state, x, y, key=key),
+        (jax.P(), jax.P(), share, share, jax.P()),
+        jax.P(),
+    )
+    arguments = params, optimizer.init(params), *batch
+    assert_close(on_two(*arguments, key), on_one(*arguments, key=key))
+
+
+def test_arguments_that_are_no_examples_beside_an_axis():
+    """An axis alone splits nothing: a scalar and a key may be positional."""
+    params, (x, _) = problem()
+    optimizer = lb.sam(SGD, axis_name="data")
+
+    def loss(params, x, scale, key):
+        return scale * loss_fn(params, x, jax.random.normal(key, (len(x), 2)))
+
+    step = lb.make_step(loss, optimizer, axis_name="data")
+    on_two = over_two_devices(
+        step, (jax.P(), jax.P(), jax.P("data"), jax.P(), jax.P()), jax.P()
+    )
+    key = jax.random.key(0)
+    _, _, out = on_two(params, optimizer.init(params), x, jnp.float32(2.0), key)
+    each = [
+        loss(params, x[12 * j : 12 * j + 12], 2.0, jax.random.fold_in(key, j))
+        for j in range(2)
+    ]
+    np.testing.assert_allclose(out.loss, np.mean(each), rtol=1e-6)
+
+
+def test_an_ensemble_over_devices():
+    """Parameters that differ from device to device, and no axis to average over."""
+    params, batch = problem()
+    optimizer = lb.lookbehind_sam(SGD, k=3)
+    step = lb.make_step(loss_fn, optimizer, micro_batches=2)
+    both = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
+
+    def train(params, x, y):
+        params = jax.tree.map(lambda p: p[0], params)
+        params, _, _ = step(params, optimizer.init(params), x, y)
+        return jax.tree.map(lambda p: p[None], params)
+
+    on_two = over_two_devices(train, (jax.P("data"), jax.P(), jax.P()), jax.P("data"))
+    after = on_two(both, *batch)
+    for i in range(2):
+        one = jax.tree.map(lambda p, i=i: p[i], both)
+        expected, _, _ = step(one, optimizer.init(one), *batch)
+        assert_close(jax.tree.map(lambda p, i=i: p[i], after), expected)
 
 
 # Gradient accumulation.
@@ -386,6 +503,20 @@ def test_micro_batches_take_every_nth_example():
     assert out.aux == {"first": 0.5, "last": 4.5}
 
 
+def test_micro_batches_are_added_up_in_float32():
+    """256 + 1 is 256 in bfloat16."""
+    params = jnp.zeros(3, jnp.bfloat16)
+    slopes = jnp.array([256.0] + 15 * [1.0])[:, None] * jnp.ones((1, 3))
+
+    def loss(params, slopes):
+        slope = slopes.mean(0).astype(jnp.bfloat16)
+        return jnp.sum(slope * params), slope
+
+    step = lb.make_step(loss, SGD, has_aux=True, micro_batches=16)
+    _, _, out = step(params, SGD.init(params), slopes)
+    np.testing.assert_array_equal(out.aux, jnp.bfloat16(271 / 16))
+
+
 # Keys.
 
 
@@ -434,14 +565,17 @@ def test_parts_of_the_batch_fold_their_number_into_keys(options):
 
 
 def test_a_key_for_each_example():
+    """Fresh ones change the loss though ρ = 0 perturbs nothing."""
     params, (x, y) = problem()
     keys = jax.random.split(jax.random.key(0), 24)
-    whole = lambda p, x, y, keys: loss_fn(
-        p, x + jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys), y
-    )
-    step = lb.make_step(whole, SGD, fresh_keys=True)
-    _, _, out = step(params, SGD.init(params), x, y, keys)
-    assert_close(out.loss, whole(params, x, y, keys))
+    noise = jax.vmap(lambda key: jax.random.normal(key, (5,)))
+    whole = lambda p, x, y, keys: loss_fn(p, x + noise(keys), y)
+    optimizer = lb.sam(SGD, rho=0.0)
+    for fresh in (False, True):
+        step = lb.make_step(whole, optimizer, fresh_keys=fresh)
+        _, _, out = step(params, optimizer.init(params), x, y, keys)
+        assert_close(out.loss, whole(params, x, y, keys))
+        assert (abs(out.perturbed_loss - out.loss) > 1e-3) == fresh
 
 
 # Low precision.
@@ -505,6 +639,20 @@ def test_a_loss_scale_saves_small_float16_gradients():
     np.testing.assert_allclose(out.grad_norm, 1e-8 / np.sqrt(2), rtol=0.01)
 
 
+def test_a_loss_scale_for_complex_and_double_parameters(x64):
+    """An imaginary part is kept, and so is a loss that float32 doesn't have."""
+    params = jnp.array([1 + 2j])
+    loss = lambda p: 1e40 * jnp.sum(jnp.abs(p - 1) ** 2)
+    optimizer = lb.sam(optax.sgd(1e-41), rho=0.5)
+    step = lb.make_step(loss, optimizer)
+    expected, _, _ = step(params, optimizer.init(params))
+    actual, _, out = step(
+        params, optimizer.init(params), dynamic_scale=DynamicScale(scale=4.0)
+    )
+    assert out.finite
+    assert_close(actual, expected, rtol=1e-14)
+
+
 CLIPPED = optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9))
 OVERFLOWING = {
     "in the clean pass": (lb.sam(SGD), 12.0, {}),
@@ -529,6 +677,21 @@ OVERFLOWING = {
         {"m": 1, "axis_name": "group"},
     ),
     "in one micro-batch": (lb.sam(CLIPPED, rho=0.5), 11.0, {"micro_batches": 2}),
+    "on the climb, with a base that skips it": (
+        lb.sam(optax.apply_if_finite(SGD, 9), rho=0.5),
+        11.0,
+        {},
+    ),
+    "on the climb, and then zeroed": (
+        optax.chain(lb.multistep_sam(SGD, rho=0.07), optax.zero_nans()),
+        11.0,
+        {},
+    ),
+    "in the clean pass, and then zeroed": (
+        optax.chain(optax.zero_nans(), SGD),
+        12.0,
+        {},
+    ),
     "with a key in the state": (
         lb.sam(lenient(optax.noisy_sgd(0.1, key=jax.random.key(0))), rho=0.5),
         11.0,
@@ -713,6 +876,7 @@ def test_a_batch_that_does_not_divide(options, message):
         (jnp.ones((24, 5)), jnp.ones((12, 2))),
         (jnp.ones((24, 5)), jnp.float32(1.0)),
         (jnp.ones((24, 5)), 1.0),
+        (jnp.ones((0, 5)), jnp.ones((0, 2))),
         (),
     ],
 )
@@ -801,6 +965,27 @@ def test_loss_and_optimizer():
         lb.make_step(loss_fn, lb.sam)
 
 
+def test_the_state_of_another_optimizer():
+    params, batch = problem()
+    step = lb.make_step(loss_fn, lb.sam(SGD))
+    with pytest.raises(TypeError, match=r"^state must be a SharpnessAwareState"):
+        step(params, SGD.init(params), *batch)
+    message = r"^params must hold floating-point or complex arrays; the leaf .* int32"
+    with pytest.raises(TypeError, match=message):
+        step(lb.sam(SGD).init(params), params, *batch)
+
+
+def test_holes_in_the_parameters():
+    params, batch = problem()
+    optimizer = optax.partition(
+        {"a": lb.sam(SGD), "b": SGD}, {"kernel": "a", "bias": "b"}
+    )
+    with pytest.raises(
+        ValueError, match=r"^params must be whole; got optax.MaskedNode"
+    ):
+        lb.make_step(loss_fn, optimizer)(params, optimizer.init(params), *batch)
+
+
 def test_fresh_keys_without_a_key():
     message = "^fresh_keys needs a PRNG key among the arguments"
     raw = jax.random.PRNGKey(0)
@@ -810,7 +995,8 @@ def test_fresh_keys_without_a_key():
 def test_a_dynamic_scale_that_is_none():
     message = "^dynamic_scale must be flax.*DynamicScale.* got 1024.0 of type float"
     params, batch = problem()
+    step = lb.make_step(loss_fn, SGD)
     with pytest.raises(TypeError, match=message):
-        lb.make_step(loss_fn, SGD)(
-            params, SGD.init(params), *batch, dynamic_scale=1024.0
-        )
+        step(params, SGD.init(params), *batch, dynamic_scale=1024.0)
+    with pytest.raises(TypeError, match=r"^dynamic_scale must be .* got <class"):
+        step(params, SGD.init(params), *batch, dynamic_scale=DynamicScale)
