@@ -256,24 +256,24 @@ def make_carrying_step(
         updates, new_state = optimizer.update(grads, opt_state, params, **extra_args)
         new_params = optax.apply_updates(params, updates)
 
-        if climbs:
-            member = _climb.states(new_state)[-1]
-            perturbed_loss = member.perturbed_loss if climbed else loss
-            saw = member.grad_norm, perturbed_loss.astype(jnp.float32), member.alpha
-        else:
-            norm = _precision.norm(grads).astype(jnp.float32)
-            saw = norm, loss.astype(jnp.float32), jnp.float32(1.0)
+        grad_norm = _precision.norm(grads).astype(jnp.float32)
+        perturbed_loss, alpha = loss.astype(jnp.float32), jnp.float32(1.0)
+        for member in _climb.states(new_state):
+            grad_norm, alpha = member.grad_norm, member.alpha
+            perturbed_loss = member.perturbed_loss if climbed else perturbed_loss
         finite = None
         if dynamic_scale is not None:
             # After an overflow on the climb, all that follows on it is NaN.
-            finite = _evaluation.is_finite((clean.grads, saw, updates))
+            finite = _evaluation.is_finite((clean.grads, perturbed_loss, updates))
             finite = _axis.everywhere(axis_name, finite)
             dynamic_scale = _rescaled(dynamic_scale, finite)
             new_params, new_state = keep_if(
                 finite, (new_params, new_state), (params, opt_state)
             )
         aux, carried = _axis.mean_of_floats(axis_name, (clean.aux, clean.carried))
-        out = StepOutput(loss, aux, *saw, finite, dynamic_scale)
+        out = StepOutput(
+            loss, aux, grad_norm, perturbed_loss, alpha, finite, dynamic_scale
+        )
         return new_params, new_state, out, carried
 
     leading = 1 if switch_minibatches else 0  # the axis of the examples

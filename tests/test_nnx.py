@@ -1,6 +1,7 @@
 """The step with an NNX model and its optimizer."""
 
 import functools
+from typing import Any
 
 import chex
 from flax import nnx
@@ -32,6 +33,9 @@ def standard_promotion():
 
 
 class Model(nnx.Module):
+    norm: Any
+    dropout: Any
+
     def __init__(self, rngs, *, normalise=True, dropout=0.5):
         self.hidden = nnx.Linear(3, 8, rngs=rngs)
         self.norm = nnx.BatchNorm(8, momentum=0.8, rngs=rngs) if normalise else None
