@@ -107,6 +107,18 @@ def check_params(params):
         raise ValueError(
             "params must be passed to update: update(grads, state, params, ...)."
         )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                "params must hold floating-point or complex arrays; the leaf "
+                f"{_at(path)} is {_describe(leaf) if dtype is None else dtype}. "
+                "Take what is not trained out of params, and make arrays of the rest."
+            )
+
+
+def check_whole(params):
+    """The loss is called with all of the parameters, so none may be masked away."""
 
     def is_hole(node):
         return isinstance(node, optax.MaskedNode)
@@ -117,14 +129,6 @@ def check_params(params):
             "optax.partition around a sharpness-aware optimizer. Wrap it around them, "
             "as in lb.sam(optax.partition(...)), and say with mask= what to perturb."
         )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(
-                "params must hold floating-point or complex arrays; the leaf "
-                f"{_at(path)} is {_describe(leaf) if dtype is None else dtype}. "
-                "Take what is not trained out of params, and make arrays of the rest."
-            )
 
 
 def check_like_params(name, tree, params):

@@ -592,10 +592,12 @@ def test_low_precision_compute(name, dtype):
         cast = functools.partial(optax.tree.cast, dtype=jnp.dtype(dtype))
         return loss_fn(cast(params), cast(x), cast(y))
 
-    exact, _, _ = lb.make_step(loss_fn, optimizer)(
+    exact, _, _ = jax.jit(lb.make_step(loss_fn, optimizer))(
         params, optimizer.init(params), *batch
     )
-    after, _, out = lb.make_step(low, optimizer)(params, optimizer.init(params), *batch)
+    after, _, out = jax.jit(lb.make_step(low, optimizer))(
+        params, optimizer.init(params), *batch
+    )
     assert out.loss.dtype == jnp.float32
     moved = jax.tree.map(jnp.subtract, after, params)
     wanted = jax.tree.map(jnp.subtract, exact, params)
@@ -610,7 +612,7 @@ def test_a_loss_scale_changes_no_direction(name, micro_batches):
     optimizer = MEMBERS[name](SGD)
     params, batch = problem()
     state = optimizer.init(params)
-    step = lb.make_step(loss_fn, optimizer, micro_batches=micro_batches)
+    step = jax.jit(lb.make_step(loss_fn, optimizer, micro_batches=micro_batches))
     *expected, bare = step(params, state, *batch)
     scale = DynamicScale(scale=1024.0, growth_interval=1)
     for scale_after in (1024.0, 2048.0):  # the second finite step in a row
