@@ -215,7 +215,8 @@ def sharpness_aware(
     ):
         _checks.check_state(state, SharpnessAwareState)
         _checks.check_params(params)
-        _checks.check_whole(params)
+        if k > 0:
+            _checks.check_whole(params)
         _checks.check_like_params("grads", updates, params)
         grads = updates  # Optax's name for what comes in; here the clean gradient
         functions = {"grad_fn": grad_fn, "value_fn": value_fn}
