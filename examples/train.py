@@ -1,0 +1,60 @@
+"""Trains image classifiers: `python -m examples.train --help` says what it can do."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+
+from examples import data
+from examples import plots
+from examples import runs
+from examples.config import Config
+from examples.config import parse
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Trains with every seed, and reports."""
+    config = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        train(config)
+    except runs.Stopped as stop:
+        sys.exit(f"{stop}. Run the same command again to go on.")
+    except (ValueError, OSError, runs.Diverged) as error:
+        sys.exit(f"Error: {error}")
+
+
+def train(config: Config) -> None:
+    """One run for each seed, in a folder of its own where there are several."""
+    dataset = data.load(config.dataset, config.data_dir)
+    summaries, logs = [], []
+    for seed in range(config.seed, config.seed + config.seeds):
+        folder = config.output if config.seeds == 1 else config.output / f"seed-{seed}"
+        one = dataclasses.replace(config, seed=seed, seeds=1, output=folder)
+        summaries.append(runs.run(one, dataset, folder))
+        lines = (folder / "log.jsonl").read_text().splitlines()
+        logs.append([json.loads(line) for line in lines])
+        plots.plot_runs(logs[-1:], folder.name, folder / "plots.png")
+    last = summaries[-1]
+    accuracies = 100 * np.array([s["final_test_accuracy"] for s in summaries])
+    best = 100 * np.array([s["best_test_accuracy"] for s in summaries])
+    print(
+        f"{config.model} ({last['parameters']:,} parameters) on {config.dataset}, "
+        f"{config.optimizer if not config.phases else ', '.join(config.phases)} over "
+        f"{config.base}: {last['gradient_evaluations']:,} gradient evaluations, "
+        f"{sum(s['wall_seconds'] for s in summaries):.0f} s on {last['device']}"
+    )
+    if config.seeds == 1:
+        print(f"test accuracy {accuracies[0]:.2f} %, at best {best[0]:.2f} %")
+    else:
+        plots.plot_runs(logs, config.output.name, config.output / "plots.png")
+        print(
+            f"test accuracy {accuracies.mean():.2f} ± {accuracies.std(ddof=1):.2f} %, "
+            f"at best {best.mean():.2f} ± {best.std(ddof=1):.2f} % "
+            f"(mean ± standard deviation over {config.seeds} seeds)"
+        )
+    print(f"Configuration, log, plots and checkpoints are in {config.output}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The trainer: what it is told, what it writes, and how it goes on."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from examples import config as configuration
+from examples import data
+from examples import runs
+from examples.config import Config
+from examples.optimizers import make_phases
+from examples.optimizers import make_schedule
+from examples.training import Training
+
+SMALL = {"epochs": 2, "batch_size": 128, "weight_decay": 1e-4}
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Flax's layers and Optax's Adam aren't written for strictness."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")
+
+
+# What it is told.
+
+
+def test_flags_override_the_file_and_the_file_the_recipe(tmp_path):
+    told = configuration.parse(["--recipe", "cifar", "--k", "5"])
+    assert (told.model, told.weight_decay, told.k) == ("resnet34", 1e-4, 5)
+    configuration.save(told, tmp_path / "config.json")
+    file = ["--config", str(tmp_path / "config.json")]
+    again = configuration.parse([*file, "--alpha", "adaptive"])
+    assert again == dataclasses.replace(
+        told, alpha="adaptive", config=tmp_path / "config.json"
+    )
+
+
+def test_every_recipe_is_a_configuration():
+    for recipe in configuration.RECIPES:
+        assert configuration.parse(["--recipe", recipe]).recipe == recipe
+
+
+def test_schedules():
+    step = make_schedule(Config(schedule="step", epochs=6, drop_every=2), 10)
+    rates = [float(step(i)) for i in (0, 19, 20, 39, 40, 59)]
+    np.testing.assert_allclose(rates, [0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4], rtol=1e-6)
+    cosine = make_schedule(Config(epochs=6, warmup=1.0), 10)
+    rates = [float(cosine(i)) for i in (0, 5, 10, 35, 60)]
+    np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025, 0], atol=1e-8)
+
+
+def test_phases_end_where_told_and_cost_what_they_cost():
+    config = Config(
+        epochs=10,
+        k=3,
+        phases=("base until 0.5", "sam until 0.8", "lookbehind_sam until 1"),
+    )
+    phases = make_phases(config, 10)
+    assert [(p.name, p.until, p.gradients) for p in phases] == [
+        ("base", 50, 1),
+        ("sam", 80, 2),
+        ("lookbehind_sam", 100, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "sma"}, r"^--optimizer must be base or one of sam, .* got sma"),
+        ({"base": "nothing"}, r"^--base must name an optimizer of Optax.* got nothing"),
+        ({"alpha": "half"}, r"^--alpha must be a number or one of adaptive"),
+        ({"optimizer": "sam", "k": 3}, r"^--k is for other optimizers than sam"),
+        ({"optimizer": "sam", "eta": 0.1}, r"^--eta is for other optimizers than sam"),
+        ({"phases": ("base until 0.8",)}, r"^the last of --phases must be until 1"),
+        ({"phases": ("base", "sam until 1")}, r"^--phases must look like"),
+        ({"phases": ("base until 1", "sam until 0.5")}, r"^--phases must look like"),
+        ({"model": "resnet"}, r"^--model must be one of"),
+        ({"batch_size": 10**6}, r"^--batch-size is too large"),
+    ],
+)
+def test_what_it_refuses(values, message, digits):
+    with pytest.raises(ValueError, match=message):
+        Training(dataclasses.replace(Config(), **values), digits)
+
+
+# What it does.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer": "base", "base": "adamw", "learning_rate": 0.005},
+        {
+            "optimizer": "multistep_asam",
+            "average": True,
+            "base": "adam",
+            "learning_rate": 0.005,
+        },
+        {"alpha": "adaptive-per-tensor", "micro_batches": 2},
+        {"switch_minibatches": True, "reuse_gradients": False},
+        {"m": 32, "lookahead": 3, "label_smoothing": 0.1},
+        {"model": "vit-micro", "precision": "bfloat16", "nesterov": True},
+        {"phases": ("base until 0.5", "sam until 1")},
+    ],
+)
+def test_every_way_learns(values, digits, tmp_path):
+    config = dataclasses.replace(Config(**SMALL), **values)
+    summary = runs.run(config, digits, tmp_path)
+    first, last = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert last["loss"] < first["loss"]
+    assert summary["final_test_accuracy"] == last["test_accuracy"] > 0.2
+
+
+def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        runs.run(Config(**SMALL, seed=seed), digits, tmp_path / name)
+    a, b, c = ((tmp_path / name / "log.jsonl").read_text() for name in "abc")
+    assert a == b != c
+
+
+def test_a_run_of_another_configuration_is_refused(digits, tmp_path):
+    runs.run(Config(**SMALL), digits, tmp_path)
+    with pytest.raises(ValueError, match=r"rho: None there, 0\.1 here"):
+        runs.run(Config(**SMALL, rho=0.1), digits, tmp_path)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path):
+    config = Config(**SMALL)
+    runs.run(config, digits, tmp_path / "whole")
+    runs.run(config, digits, tmp_path / "damaged")
+    newest = max(
+        (tmp_path / "damaged/checkpoints").iterdir(), key=lambda p: int(p.name)
+    )
+    for file in newest.rglob("*"):
+        if file.is_file() and file.stat().st_size > 100:
+            file.write_bytes(file.read_bytes()[:50])
+    with pytest.warns(UserWarning, match=rf"step {newest.name} can't be read"):
+        runs.run(config, digits, tmp_path / "damaged")
+    logs = [
+        (tmp_path / name / "log.jsonl").read_text() for name in ("whole", "damaged")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(digits, tmp_path):
+    config = Config(**SMALL, learning_rate=1e30, save_every=1)
+    with pytest.raises(
+        runs.Diverged, match=r"^the loss was (nan|inf) by step .* Try a"
+    ):
+        runs.run(config, digits, tmp_path)
+
+
+# As real processes.
+
+COMMAND = [sys.executable, "-m", "examples.train", "--epochs", "3", "--batch-size"]
+COMMAND += ["64", "--save-every", "7", "--output"]
+
+
+def start(folder):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.Popen(
+        [*COMMAND, str(folder)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def outcome(folder):
+    """Log and parameters of a finished run."""
+    newest = max((folder / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    files = sorted(p for p in (newest / "state").rglob("*") if p.is_file())
+    assert files
+    with_log = runs.ocp.StandardCheckpointer().restore(newest / "state")
+    return (folder / "log.jsonl").read_text(), with_log
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    process = start(folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_any_moment_it_ends_the_same(seed, uninterrupted, tmp_path):
+    folder = tmp_path / "killed"
+    moments = random.Random(seed)
+    for _ in range(2):
+        process = start(folder)
+        time.sleep(moments.uniform(3, 12))
+        process.kill()
+        process.wait()
+    process = start(folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    log, state = outcome(folder)
+    expected_log, expected_state = outcome(uninterrupted)
+    assert log == expected_log
+    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(number, uninterrupted, tmp_path):
+    folder = tmp_path / "stopped"
+    process = start(folder)
+    while not (folder / "checkpoints").exists() or not list(
+        Path(folder / "checkpoints").glob("[0-9]*")
+    ):
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    if process.returncode != 0:
+        assert f"stopped by {signal.Signals(number).name} and saved at step" in output
+    process = start(folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert outcome(folder)[0] == outcome(uninterrupted)[0]
