@@ -5,36 +5,29 @@ import json
 from pathlib import Path
 from typing import Any
 from typing import Literal
+from typing import TypeVar
 
+import jax.numpy as jnp
 import tyro
+
+Recipe = Literal["digits", "cifar", "official", "asam", "imagenet", "vit"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train an image classifier with any optimizer of this library.
-
-    Without arguments, a small network is trained on scikit-learn's digits. The folder
-    of the run gets its configuration, log, plots, summary and checkpoints; a run that
-    is there already is continued.
+class RunConfig:
+    """What all training runs are told.
 
     Attributes:
-      recipe: named defaults for what follows; their sources are in examples/config.py.
       config: JSON file of such values, as a run saves it; flags override it.
-      dataset: digits (needs no network), or an image-classification dataset of TFDS:
-        cifar10, cifar100, fashion_mnist, ...
-      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
-        if they aren't there. TFDS's own by default.
-      model: network, a name in examples/models.py.
-      epochs: passes over the training images.
-      batch_size: training images in a step (of each minibatch, where they are
-        switched).
-      augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
-        "yes" for color images.
+      epochs: passes over the training examples.
+      batch_size: training examples in a step (of each minibatch, where they are
+        switched), on all devices together.
       label_smoothing: share of each label spread over all classes.
       base: base optimizer, sgd, adam, adamw or another of Optax by name.
       learning_rate: of the base optimizer, at its peak.
-      schedule: of the learning rate, "constant", "cosine" (to 0) or "step" (divided by
-        10 every `drop_every` epochs).
+      schedule: of the learning rate, "constant", "cosine" (to 0), "step" (divided by
+        10 every `drop_every` epochs) or "inverse-sqrt" (falling with the square root
+        of the steps after the warm-up).
       drop_every: epochs from one drop of the "step" schedule to the next.
       warmup: epochs in which the learning rate grows to its peak.
       momentum: of sgd.
@@ -59,26 +52,27 @@ class Config:
       phases: changes of the optimizer half way, such as [base until 0.8, sam until 1];
         the shares are of all steps. In place of `optimizer`.
       micro_batches: parts into which each gradient evaluation splits its batch.
-      precision: compute dtype, "float32" or "bfloat16".
-      seed: of the initial weights, the order of the images and their augmentation.
+      precision: of the computation; parameters and optimizer stay fp32.
+      mesh: devices, as in [data=8], or [data=2 fsdp=4]: all of them share the batch,
+        and those of "fsdp" also the parameters and the optimizer's state. The first
+        device alone if not given.
+      distributed: whether this is one process of several, started by Slurm, Open MPI,
+        Kubernetes or on the hosts of a TPU, where JAX finds the others by itself.
+      seed: of the initial weights, the order of the examples and their augmentation.
       seeds: number of runs, with seeds from `seed` upwards.
       output: folder of the run. A run that is there already is continued.
       save_every: steps from one checkpoint to the next; an epoch by default.
       keep: number of checkpoints to keep.
+      tensorboard: whether to write logs for TensorBoard, too.
     """
 
-    recipe: Literal["digits", "cifar", "official", "asam"] = "digits"
     config: Path | None = None
-    dataset: str = "digits"
-    data_dir: Path | None = None
-    model: str = "convnet"
     epochs: int = 20
     batch_size: int = 64
-    augment: Literal["auto", "yes", "no"] = "auto"
     label_smoothing: float = 0.0
     base: str = "sgd"
     learning_rate: float = 0.05
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    schedule: Literal["constant", "cosine", "step", "inverse-sqrt"] = "cosine"
     drop_every: int = 50
     warmup: float = 0.0
     momentum: float = 0.9
@@ -97,15 +91,58 @@ class Config:
     reuse_gradients: bool = True
     phases: tuple[str, ...] = ()
     micro_batches: int = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    mesh: tuple[str, ...] = ()
+    distributed: bool = False
     seed: int = 0
     seeds: int = 1
     output: Path = Path("runs/latest")
     save_every: int | None = None
     keep: int = 2
+    tensorboard: bool = False
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the computation."""
+        return jnp.dtype({"fp32": "float32", "bf16": "bfloat16"}[self.precision])
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig):
+    """Train an image classifier with any optimizer of this library.
+
+    Without arguments, a small network is trained on scikit-learn's digits. The folder
+    of the run gets its configuration, log, plots, summary and checkpoints; a run that
+    is there already is continued.
+
+    Attributes:
+      recipe: named defaults for the rest; their sources are in examples/config.py.
+      dataset: digits (needs no network), or an image-classification dataset of TFDS:
+        cifar10, cifar100, fashion_mnist, imagenet2012, ...
+      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
+        if they aren't there. TFDS's own by default.
+      model: network, a name in examples/models.py.
+      pretrained: file of a pretrained ViT, in Hugging Face's names and the safetensors
+        format. Images are then normalised as it expects them, by 0.5.
+      image_size: height and width to which images are resized (of those that differ
+        in size: to which random crops are; 224 if not given).
+      augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
+        "yes" for color images.
+    """
+
+    recipe: Recipe = "digits"
+    dataset: str = "digits"
+    data_dir: Path | None = None
+    model: str = "convnet"
+    pretrained: Path | None = None
+    image_size: int | None = None
+    augment: Literal["auto", "yes", "no"] = "auto"
 
 
 # Each overrides defaults of Config; flags override both.
+#
+# The radii, k and adaptive α of Lookbehind are those which the official code's README
+# runs; for a fixed α, it says that the paper tried 0.2, 0.5 and 0.8.
 RECIPES: dict[str, dict[str, Any]] = {
     # A minute on two CPU cores.
     "digits": {},
@@ -120,9 +157,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "drop_every": 50,
         "weight_decay": 1e-4,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
     },
-    # The defaults of example_cifar.py in the official code, which differ from the
-    # paper in the weight decay, and in rho, which is ASAM's.
+    # example_cifar.py of the official code, whose weight decay isn't the paper's.
     "official": {
         "dataset": "cifar10",
         "model": "resnet34",
@@ -132,9 +171,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "drop_every": 50,
         "weight_decay": 5e-4,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
     },
     # Kwon et al. 2021 (ASAM), Section 5: cosine schedule, label smoothing 0.1, weight
-    # decay 5e-4.
+    # decay 5e-4; the stronger recipe of Mordido et al. 2024, Table 8.
     "asam": {
         "dataset": "cifar10",
         "model": "wrn-16-8",
@@ -146,18 +188,66 @@ RECIPES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "optimizer": "asam",
     },
+    # Mordido et al. 2024, Section 4.2: SGD, learning rate divided by 10 every 30
+    # epochs.
+    "imagenet": {
+        "dataset": "imagenet2012",
+        "model": "resnet18-imagenet",
+        "epochs": 90,
+        "batch_size": 400,
+        "learning_rate": 0.1,
+        "schedule": "step",
+        "drop_every": 30,
+        "weight_decay": 1e-4,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+    },
+    # Mordido et al. 2024, Section 4.2: a ViT-B/16 fine-tuned by SGD. Schedule and
+    # weight decay are those of Dosovitskiy et al. 2021 (ViT), Appendix B.1.1. Needs
+    # --pretrained.
+    "vit": {
+        "dataset": "imagenet2012",
+        "model": "vit-b16",
+        "epochs": 15,
+        "batch_size": 450,
+        "learning_rate": 0.001,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+    },
 }
 
+Kind = TypeVar("Kind", bound=RunConfig)
 
-def parse(arguments: list[str]) -> Config:
+
+def parse(
+    kind: type[Kind],
+    recipes: dict[str, dict[str, Any]],
+    program: str,
+    arguments: list[str],
+) -> Kind:
     """Reads flags; they override the file, and the file the recipe."""
-    program: dict[str, Any] = {"prog": "python -m examples.train"}
-    given = tyro.cli(Config, args=arguments, **program)
+    named: dict[str, Any] = {"prog": f"python -m {program}"}
+    given: Any = tyro.cli(kind, args=arguments, **named)
     if given.config is not None:
-        arguments = flags(json.loads(given.config.read_text())) + arguments
-        given = tyro.cli(Config, args=arguments, **program)
-    recipe = Config(**RECIPES[given.recipe])
-    return tyro.cli(Config, args=arguments, default=recipe, **program)
+        arguments = flags(read(given.config)) + arguments
+        given = tyro.cli(kind, args=arguments, **named)
+    recipe = kind(**recipes[given.recipe])
+    return tyro.cli(kind, args=arguments, default=recipe, **named)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Values of a file that `save` wrote."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--config must be a file of JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"--config must hold an object of flags; {path} doesn't")
+    return values
 
 
 def flags(values: dict[str, Any]) -> list[str]:
@@ -174,7 +264,7 @@ def flags(values: dict[str, Any]) -> list[str]:
     return made
 
 
-def save(config: Config, path: Path) -> None:
+def save(config: RunConfig, path: Path) -> None:
     """Writes what `--config` reads."""
     values = dataclasses.asdict(dataclasses.replace(config, config=None))
     path.write_text(json.dumps(values, indent=1, default=str) + "\n")

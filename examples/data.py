@@ -1,8 +1,9 @@
 """Image-classification datasets: every one of them through TFDS, without TensorFlow.
 
 `load` reads a dataset of small images into memory; `stream` yields batches of one that
-is too large, or whose images differ in size. Names are those of TFDS, with its configs
-and versions if need be ("eurosat/rgb"), and "digits", which needs no network.
+is too large, or whose images differ in size; `find` says which it is. Names are those
+of TFDS, with its configs and versions if need be ("eurosat/rgb"), and "digits", which
+needs no network.
 
 A dataset that isn't in the data folder is downloaded and prepared there, with no
 TensorFlow either where TFDS only uses it for files and PNGs, as for CIFAR and the MNIST
@@ -46,6 +47,7 @@ from tqdm import tqdm
 from examples.digits import digits_dataset_builder as digits_dataset_builder
 
 READ_TOGETHER = 500  # records; one by one takes twice as long
+MEMORY = 4e9  # bytes of training images that are streamed if they are more
 
 
 class Examples(NamedTuple):
@@ -81,6 +83,52 @@ class Dataset:
     std: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """A dataset that is read as it is needed; what `stream` reads.
+
+    Attributes:
+      name: as given to `find`.
+      data_dir: the folder of datasets.
+      classes: number of classes.
+      train: number of training examples.
+      test: number of test examples.
+    """
+
+    name: str
+    data_dir: Path | None
+    classes: int
+    train: int
+    test: int
+
+
+def find(name: str, data_dir: Path | None = None) -> Dataset | Streamed:
+    """Loads a dataset, if its images are of one size and of less than 4 GB together.
+
+    Args:
+      name: "digits", or a dataset of TFDS.
+      data_dir: folder of datasets that TFDS has prepared, or is to prepare.
+
+    Raises:
+      ValueError: if there is no such dataset, or it is none of labelled images.
+      OSError: if it can be neither read nor downloaded, or the disk is full.
+    """
+    builder = _builder(name, data_dir)
+    _prepare(builder)
+    test = _test_split(builder)
+    train = _train_examples(builder)
+    shape = builder.info.features["image"].shape
+    if None not in shape and train * math.prod(shape) < MEMORY:
+        return load(name, data_dir)
+    return Streamed(
+        name=name,
+        data_dir=data_dir,
+        classes=builder.info.features["label"].num_classes,
+        train=train,
+        test=builder.info.splits[test].num_examples,
+    )
+
+
 # ---- In memory -----------------------------------------------------------------------
 
 
@@ -104,11 +152,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
             "crops them to one size and doesn't keep them in memory"
         )
     _prepare(builder)
-    if "train" not in builder.info.splits:
-        raise ValueError(
-            f"{name} has no training images; its splits are "
-            f"{', '.join(builder.info.splits)}"
-        )
+    _train_examples(builder)
     splits = ("train", _test_split(builder))
     lengths = tuple(builder.info.splits[split].num_examples for split in splits)
     source = f"{builder.info.full_name} {splits} {lengths} {shape}"
@@ -260,6 +304,7 @@ def stream(
     seed: int = 0,
     start_step: int = 0,
     train: bool,
+    part: tuple[int, int] = (0, 1),
     workers: int = 16,
 ) -> Iterator[Examples]:
     """Batches of color images of any sizes, read, decoded and cropped in threads.
@@ -284,6 +329,8 @@ def stream(
       seed: of order and crops.
       start_step: number of batches to leave out.
       train: whether to yield what training needs.
+      part: (i, n) for one of n processes, which share each batch: every n-th image
+        from the i-th is read.
       workers: number of threads. They also hold the next two batches ready.
 
     Returns:
@@ -325,9 +372,11 @@ def stream(
     options = grain.ReadOptions(
         num_threads=workers, prefetch_buffer_size=2 * batch_size
     )
-    batches = (
-        images[start_step * batch_size :].to_iter_dataset(options).batch(batch_size)
-    )
+    own, parts = part
+    if batch_size % parts:
+        raise ValueError(f"{parts} processes can't share a batch of {batch_size}")
+    images = images[start_step * batch_size + own :: parts]
+    batches = images.to_iter_dataset(options).batch(batch_size // parts)
 
     def read():
         with _reading(builder):
@@ -424,6 +473,16 @@ def _are_labelled_images(features: Any) -> bool:
         and image.np_dtype == np.uint8
         and isinstance(features["label"], tfds.features.ClassLabel)
     )
+
+
+def _train_examples(builder: Any) -> int:
+    """Number of training examples."""
+    if "train" not in builder.info.splits:
+        raise ValueError(
+            f"{builder.name} has no training images; its splits are "
+            f"{', '.join(builder.info.splits)}"
+        )
+    return builder.info.splits["train"].num_examples
 
 
 def _test_split(builder: Any) -> str:

@@ -1,12 +1,15 @@
 """Optimizers as a configuration names them."""
 
+import functools
 import inspect
 from typing import Any
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from examples.config import Config
+from examples.config import RunConfig
 import lookbehind_optax as lb
 
 MEMBERS = {
@@ -41,7 +44,7 @@ class Phase(NamedTuple):
     gradients: int
 
 
-def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
+def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
     peak, steps = config.learning_rate, config.epochs * steps_per_epoch
     warmup = round(config.warmup * steps_per_epoch)
@@ -49,19 +52,28 @@ def make_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
         schedule = optax.constant_schedule(peak)
     elif config.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(peak, max(1, steps - warmup))
-    else:
+    elif config.schedule == "step":
         drops = range(config.drop_every, config.epochs, config.drop_every)
         # Epochs are counted from the start, with the warm-up.
         boundaries = {epoch * steps_per_epoch - warmup: 0.1 for epoch in drops}
         schedule = optax.piecewise_constant_schedule(peak, boundaries)
+    elif warmup > 0:
+        schedule = functools.partial(inverse_sqrt, peak, warmup)
+    else:
+        raise ValueError("--schedule inverse-sqrt needs a --warmup of some steps")
     if warmup == 0:
         return schedule
     rise = optax.linear_schedule(0.0, peak, warmup)
     return optax.join_schedules([rise, schedule], [warmup])
 
 
+def inverse_sqrt(peak: float, warmup: int, count: jax.typing.ArrayLike) -> jax.Array:
+    """Vaswani et al. 2017: as 1/√step, `count` steps after the warm-up."""
+    return peak * jax.lax.rsqrt(1.0 + jnp.asarray(count) / warmup)
+
+
 def make_base(
-    config: Config, schedule: optax.Schedule
+    config: RunConfig, schedule: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
     """The base optimizer; sgd and adam decay weights through the gradient."""
     decay, name = config.weight_decay, config.base
@@ -83,7 +95,7 @@ def make_base(
 
 
 def make_member(
-    name: str, config: Config, base: optax.GradientTransformation
+    name: str, config: RunConfig, base: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformationExtraArgs, int, int]:
     """An optimizer by name, its k, and its gradient evaluations in a step."""
     if name == "base":  # with the state that all of them share
@@ -125,10 +137,11 @@ def make_member(
     return wrapped, k, gradients
 
 
-def make_phases(config: Config, steps_per_epoch: int) -> list[Phase]:
+def make_phases(
+    config: RunConfig, base: optax.GradientTransformation, steps_per_epoch: int
+) -> list[Phase]:
     """What trains, and until which step; one phase unless told otherwise."""
     steps = config.epochs * steps_per_epoch
-    base = make_base(config, make_schedule(config, steps_per_epoch))
     told = config.phases or (f"{config.optimizer} until 1",)
     phases = []
     share = 0.0
@@ -151,7 +164,7 @@ def make_phases(config: Config, steps_per_epoch: int) -> list[Phase]:
     return phases
 
 
-def check_options(config: Config, names: list[str]) -> None:
+def check_options(config: RunConfig, names: list[str]) -> None:
     """Refuses what none of the optimizers would use."""
     known = {
         option

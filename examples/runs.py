@@ -8,28 +8,77 @@ import json
 import math
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import time
 from typing import Any
+from typing import Protocol
 import warnings
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
 from examples import config as configuration
-from examples.config import Config
-from examples.data import Dataset
-from examples.training import SEEN
-from examples.training import State
-from examples.training import Training
+from examples.config import RunConfig
+from examples.optimizers import Phase
 
 Record = dict[str, float]
 
 # What may change from one start of a run to the next.
-FREE = {"config", "data_dir", "output", "seeds", "keep", "save_every"}
+FREE = {
+    "config",
+    "data_dir",
+    "distributed",
+    "keep",
+    "mesh",
+    "output",
+    "save_every",
+    "seeds",
+    "tensorboard",
+}
+
+
+class Training(Protocol):
+    """What a run does: pure functions of a state, which is a tree of arrays.
+
+    Attributes:
+      steps: number of steps.
+      steps_per_epoch: number of steps in an epoch.
+      examples_per_step: number of examples that a step takes.
+      unit: what an example is, such as "images".
+      goal: the name in `evaluate` of what should be large.
+      phases: what trains, and until which step.
+      schedule: the learning rate at a step.
+      shapes: of the state, with their places.
+      scans: whether several steps are one call.
+    """
+
+    unit: str
+    goal: str
+    steps: int
+    steps_per_epoch: int
+    examples_per_step: int
+    phases: list[Phase]
+    schedule: optax.Schedule
+    shapes: Any
+    scans: bool
+
+    def init(self) -> Any:
+        """The state before the first step; of fields `step`, `params` and `sums`."""
+        ...
+
+    def advance(self, state: Any, start: int, stop: int) -> Any:
+        """Takes the steps from `start` to `stop`, which are of one epoch."""
+        ...
+
+    def evaluate(self, state: Any) -> dict[str, float]:
+        """What the slow weights achieve."""
+        ...
 
 
 class Stopped(Exception):
@@ -40,28 +89,31 @@ class Diverged(Exception):
     """The loss is no number any more; the last good checkpoint is kept."""
 
 
-def run(config: Config, dataset: Dataset, folder: Path) -> dict[str, Any]:
+def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
     """Trains in `folder`, from where a run there stands, and returns its summary."""
     claim(config, folder)
-    training = Training(config, dataset)
     started = time.perf_counter()
     save_every = config.save_every or training.steps_per_epoch
-    with checkpoints(folder, config.keep) as manager, interruptions() as interrupted:
+    with (
+        checkpoints(folder, config.keep) as manager,
+        Log(folder, config.tensorboard) as log,
+        interruptions() as interrupted,
+    ):
         state, records, seconds = restore(manager, training)
         step = int(state.step)
-        write_log(folder, records)
+        log.write(records)
         progress = tqdm(
-            total=training.steps * training.images_per_step,
-            initial=step * training.images_per_step,
+            total=training.steps * training.examples_per_step,
+            initial=step * training.examples_per_step,
             desc=folder.name,
-            unit=" images",
+            unit=f" {training.unit}",
             unit_scale=True,
+            disable=jax.process_index() > 0,
         )
         stride = 1
         while step < training.steps:
-            epoch_end = (
-                step // training.steps_per_epoch + 1
-            ) * training.steps_per_epoch
+            epoch = step // training.steps_per_epoch + 1
+            epoch_end = epoch * training.steps_per_epoch
             save_at = (step // save_every + 1) * save_every
             stop = min(epoch_end, save_at)
             if not training.scans:  # about once a second
@@ -69,65 +121,80 @@ def run(config: Config, dataset: Dataset, folder: Path) -> dict[str, Any]:
             begun = time.perf_counter()
             state = training.advance(state, step, stop)
             sums = {name: float(value) for name, value in state.sums.items()}
-            stride = 2 * stride if time.perf_counter() - begun < 0.5 else stride
-            progress.update((stop - step) * training.images_per_step)
+            quick = time.perf_counter() - begun < 0.5
+            progress.update((stop - step) * training.examples_per_step)
             step = stop
             taken = (step - 1) % training.steps_per_epoch + 1
             means = {name: value / taken for name, value in sums.items()}
             progress.set_postfix(
-                loss=f"{means['loss']:.4f}", accuracy=f"{means['accuracy']:.4f}"
+                {k: f"{means[k]:.4f}" for k in ("loss", "accuracy") if k in means}
             )
             if not math.isfinite(means["loss"]):
                 raise Diverged(
-                    f"the loss was {means['loss']} by step {step} (epoch "
-                    f"{(step - 1) // training.steps_per_epoch + 1}); the last good "
-                    f"checkpoint is of step {manager.latest_step() or 0}. Try a lower "
-                    "--learning-rate, or a lower --alpha times --k."
+                    f"the loss was {means['loss']} by step {step} (epoch {epoch}); the "
+                    f"last good checkpoint is of step {manager.latest_step() or 0}. "
+                    "Try a lower --learning-rate, or a lower --alpha times --k."
                 )
             if step == epoch_end:
                 records.append(
                     {
-                        "epoch": step // training.steps_per_epoch,
+                        "epoch": epoch,
                         "step": step,
                         "learning_rate": float(np.asarray(training.schedule(step - 1))),
                         **means,
                         **training.evaluate(state),
                     }
                 )
-                state = state._replace(sums={name: np.float32(0) for name in SEEN})
-                append_to_log(folder, records[-1])
-            asked = interrupted()
+                log.append(records[-1])
+            asked, all_quick = agree(interrupted(), quick)
+            stride = 2 * stride if all_quick else stride
             if step == save_at or step == training.steps or asked:
                 so_far = seconds + time.perf_counter() - started
                 save(manager, state, records, so_far)
             if asked and step < training.steps:
                 manager.wait_until_finished()
                 progress.close()
-                raise Stopped(f"stopped by {asked} and saved at step {step}")
+                raise Stopped(
+                    f"stopped by {signal.Signals(asked).name} and saved at step {step}"
+                )
         progress.close()
     seconds += time.perf_counter() - started
     return summarise(config, training, records, seconds, folder)
 
 
-def claim(config: Config, folder: Path) -> None:
+def agree(asked: int, quick: bool) -> tuple[int, bool]:
+    """The same for all processes: a signal that one of them got; whether all are quick.
+
+    They have to save and to stop at the same step.
+    """
+    if jax.process_count() == 1:
+        return asked, quick
+    of_all = multihost_utils.process_allgather(np.array([asked, not quick]))
+    asked, slow = np.max(of_all, axis=0)
+    return int(asked), not slow
+
+
+def claim(config: RunConfig, folder: Path) -> None:
     """Makes the folder, or finds there a run of the same configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        ours = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-        differences = [
-            f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
-            for name in sorted(ours.keys() | theirs.keys())
-            if name not in FREE and ours.get(name) != theirs.get(name)
-        ]
-        if differences:
-            raise ValueError(
-                f"{folder} holds a run of another configuration; give another "
-                "--output, or delete it:\n" + "\n".join(differences)
-            )
-    else:
-        write_atomically(path, lambda partial: configuration.save(config, partial))
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_atomically(path, lambda partial: configuration.save(config, partial))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("claimed")
+    theirs = json.loads(path.read_text())
+    ours = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    differences = [
+        f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if name not in FREE and ours.get(name) != theirs.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder} holds a run of another configuration; give another "
+            "--output, or delete it:\n" + "\n".join(differences)
+        )
 
 
 @contextlib.contextmanager
@@ -147,7 +214,7 @@ def checkpoints(folder: Path, keep: int):
 
 
 def save(
-    manager: ocp.CheckpointManager, state: State, records: list[Record], seconds: float
+    manager: ocp.CheckpointManager, state: Any, records: list[Record], seconds: float
 ) -> None:
     """Writes state and log in the background."""
     if int(state.step) in manager.all_steps():
@@ -163,16 +230,15 @@ def save(
 
 def restore(
     manager: ocp.CheckpointManager, training: Training
-) -> tuple[State, list[Record], float]:
+) -> tuple[Any, list[Record], float]:
     """The newest checkpoint that can be read, or the start."""
-    shapes = jax.eval_shape(training.init)
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
         try:
             read: Any = manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(shapes),
+                    state=ocp.args.StandardRestore(training.shapes),
                     run=ocp.args.JsonRestore(),
                 ),
             )
@@ -186,12 +252,12 @@ def restore(
             manager.delete(step)
     if steps:
         warnings.warn("no checkpoint could be read: starting again", stacklevel=2)
-    return jax.jit(training.init)(), [], 0.0
+    return training.init(), [], 0.0
 
 
 @contextlib.contextmanager
 def interruptions():
-    """Yields a function that names the signal that asked to stop, or returns None."""
+    """Yields a function that returns the signal that asked to stop, or 0."""
     asked = []
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [
@@ -199,22 +265,57 @@ def interruptions():
         for number in signals
     ]
     try:
-        yield lambda: signal.Signals(asked[0]).name if asked else None
+        yield lambda: asked[0] if asked else 0
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
 
 
-def write_log(folder: Path, records: list[Record]) -> None:
-    """The log as of a checkpoint."""
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    write_atomically(folder / "log.jsonl", lambda path: path.write_text(lines))
+class Log:
+    """Records of the epochs, as lines of JSON, and for TensorBoard if asked."""
 
+    def __init__(self, folder: Path, tensorboard: bool):
+        """Writes to `folder`, if this is the first of several processes."""
+        self.folder, self.tensorboard = folder, tensorboard
+        self.writes = jax.process_index() == 0
+        self.events: Any = None
 
-def append_to_log(folder: Path, record: Record) -> None:
-    """Adds a line."""
-    with (folder / "log.jsonl").open("a") as log:
-        log.write(json.dumps(record) + "\n")
+    def __enter__(self) -> "Log":
+        """Nothing is written yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves whole files."""
+        if self.events is not None:
+            self.events.close()
+
+    def write(self, records: list[Record]) -> None:
+        """Begins with what a checkpoint knows, and no more."""
+        if not self.writes:
+            return
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self.folder / "log.jsonl", lambda path: path.write_text(lines))
+        if self.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+            self.events = SummaryWriter(str(self.folder / "tensorboard"))
+            for record in records:
+                self.show(record)
+
+    def append(self, record: Record) -> None:
+        """Adds an epoch."""
+        if self.writes:
+            with (self.folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            if self.tensorboard:
+                self.show(record)
+
+    def show(self, record: Record) -> None:
+        """Adds an epoch for TensorBoard."""
+        for name, value in record.items():
+            self.events.add_scalar(name, value, int(record["step"]))
+        self.events.flush()
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -225,7 +326,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def summarise(
-    config: Config,
+    config: RunConfig,
     training: Training,
     records: list[Record],
     seconds: float,
@@ -245,23 +346,24 @@ def summarise(
         gradients += (phase.until - before) * phase.gradients
         before = phase.until
     device = jax.devices()[0]
-    accuracies = [record["test_accuracy"] for record in records]
+    goals = [record[training.goal] for record in records]
     summary = {
         "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
         "device": f"{device.platform} ({device.device_kind})",
-        "devices": jax.device_count(),
+        "devices": math.prod(int(axis.partition("=")[2]) for axis in config.mesh),
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")
         },
         "revision": git.stdout.strip() or "unknown",
         "parameters": sum(
-            leaf.size for leaf in jax.tree.leaves(jax.eval_shape(training.init).params)
+            leaf.size for leaf in jax.tree.leaves(training.shapes.params)
         ),
         "gradient_evaluations": gradients,
         "wall_seconds": round(seconds, 1),
-        "final_test_accuracy": accuracies[-1],
-        "best_test_accuracy": max(accuracies),
+        f"final_{training.goal}": goals[-1],
+        f"best_{training.goal}": max(goals),
     }
     text = json.dumps(summary, indent=1) + "\n"
-    write_atomically(folder / "summary.json", lambda path: path.write_text(text))
+    if jax.process_index() == 0:
+        write_atomically(folder / "summary.json", lambda path: path.write_text(text))
     return summary

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import sys
+from typing import Any
 
+import jax
 import numpy as np
 
 from examples import data
@@ -11,12 +13,17 @@ from examples import plots
 from examples import runs
 from examples.config import Config
 from examples.config import parse
+from examples.config import RECIPES
+from examples.training import Training
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains with every seed, and reports."""
-    config = parse(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        config = parse(Config, RECIPES, "examples.train", arguments)
+        if config.distributed:
+            jax.distributed.initialize()
         train(config)
     except runs.Stopped as stop:
         sys.exit(f"{stop}. Run the same command again to go on.")
@@ -26,15 +33,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train(config: Config) -> None:
     """One run for each seed, in a folder of its own where there are several."""
-    dataset = data.load(config.dataset, config.data_dir)
+    dataset = data.find(config.dataset, config.data_dir)
     summaries, logs = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         folder = config.output if config.seeds == 1 else config.output / f"seed-{seed}"
         one = dataclasses.replace(config, seed=seed, seeds=1, output=folder)
-        summaries.append(runs.run(one, dataset, folder))
+        summaries.append(runs.run(one, Training(one, dataset), folder))
+        if jax.process_index() > 0:
+            continue
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs.append([json.loads(line) for line in lines])
         plots.plot_runs(logs[-1:], folder.name, folder / "plots.png")
+    if jax.process_index() == 0:
+        report(config, summaries, logs)
+
+
+def report(
+    config: Config, summaries: list[dict[str, Any]], logs: list[list[runs.Record]]
+) -> None:
+    """Says what came out, and draws all seeds together."""
     last = summaries[-1]
     accuracies = 100 * np.array([s["final_test_accuracy"] for s in summaries])
     best = 100 * np.array([s["best_test_accuracy"] for s in summaries])

@@ -1,4 +1,4 @@
-"""One training run on images that fit the device: its steps, epochs and evaluation."""
+"""One training run of an image classifier: its steps, epochs and evaluation."""
 
 from collections.abc import Callable
 import functools
@@ -12,14 +12,17 @@ import optax
 
 from examples import augmentation
 from examples import data
+from examples import feeds
+from examples import meshes
 from examples.config import Config
 from examples.models import MODELS
+from examples.models import VisionTransformer
+from examples.optimizers import make_base
 from examples.optimizers import make_phases
 from examples.optimizers import make_schedule
 from examples.optimizers import Phase
+from examples.pretrained import load_vit
 import lookbehind_optax as lb
-
-EVALUATION_BATCH = 256
 
 
 class State(NamedTuple):
@@ -40,49 +43,89 @@ class State(NamedTuple):
     sums: dict[str, jax.Array]
 
 
-class Training:
-    """A run as its configuration tells it; pure functions of the `State`."""
+SEEN = ("loss", "accuracy", "perturbed_loss", "alpha", "grad_norm")
 
-    def __init__(self, config: Config, dataset: data.Dataset):
+
+class Training:
+    """A run as its configuration tells it; pure functions of the `State`.
+
+    Attributes:
+      steps: number of steps.
+      steps_per_epoch: number of steps in an epoch.
+      examples_per_step: number of images that a step takes.
+      phases: what trains, and until which step.
+      schedule: the learning rate at a step.
+      layout: of the devices.
+      shapes: of the state's arrays, with their places.
+      scans: whether several steps are one call.
+    """
+
+    unit = "images"
+    goal = "test_accuracy"
+
+    def __init__(self, config: Config, dataset: data.Dataset | data.Streamed):
         """Builds network, optimizers and steps; nothing is computed yet."""
-        self.config, self.dataset = config, dataset
+        self.config, self.layout = config, meshes.layout(config.mesh)
+        ks = {phase.k for phase in make_phases(config, make_base(config, 1), 1)}
+        batch = (config.batch_size,)
+        if config.switch_minibatches:
+            if len(ks) > 1:
+                raise ValueError(
+                    "--switch-minibatches needs one k in all --phases; "
+                    f"got {', '.join(map(str, sorted(ks)))}"
+                )
+            batch = (max(1, *ks), config.batch_size)
+        if config.batch_size % self.layout.devices:
+            raise ValueError(
+                f"--batch-size must be a multiple of the {self.layout.devices} devices "
+                f"that share a batch; got {config.batch_size}"
+            )
+        if isinstance(dataset, data.Dataset):
+            self.feed = feeds.Resident(dataset, batch, config.seed, self.layout)
+            size = config.image_size or self.feed.shape[0]
+        else:
+            size = config.image_size or 224
+            self.feed = feeds.Streamed(dataset, batch, config.seed, self.layout, size)
+        self.size = size
+        self.model = self.make_model()
+        self.examples_per_step = int(np.prod(batch))
+        self.steps_per_epoch = self.feed.train // self.examples_per_step
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"--batch-size is too large: a step takes {self.examples_per_step} of "
+                f"the {self.feed.train} training images"
+            )
+        self.steps = config.epochs * self.steps_per_epoch
+        self.schedule = make_schedule(config, self.steps_per_epoch)
+        base = make_base(config, self.schedule)
+        self.phases = make_phases(config, base, self.steps_per_epoch)
+        resident = isinstance(self.feed, feeds.Resident)
+        # Crops of a stream are random already.
+        self.augments = resident and (
+            config.augment == "yes"
+            or (config.augment == "auto" and self.feed.shape[-1] == 3)
+        )
+        # Loops around convolutions are slow on CPUs, where calls cost little.
+        self.scans = resident and jax.default_backend() != "cpu"
+        self.shapes = self.layout.shapes(self.make_state)
+        self.places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes)
+
+    def make_model(self) -> Any:
+        """The network, of as many classes as the dataset has."""
+        config = self.config
         if config.model not in MODELS:
             raise ValueError(
                 f"--model must be one of {', '.join(MODELS)}; got {config.model}"
             )
-        dtype = jnp.dtype(config.precision)
-        self.model: Any = MODELS[config.model](classes=dataset.classes, dtype=dtype)
-        ks = {phase.k for phase in make_phases(config, 1)}
-        if config.switch_minibatches and len(ks) > 1:
-            raise ValueError(
-                "--switch-minibatches needs one k in all --phases; "
-                f"got {', '.join(map(str, sorted(ks)))}"
-            )
-        self.images_per_step = config.batch_size
-        if config.switch_minibatches:
-            self.images_per_step *= max(1, *ks)
-        self.steps_per_epoch = len(dataset.train.labels) // self.images_per_step
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"--batch-size is too large: a step takes {self.images_per_step} of "
-                f"the {len(dataset.train.labels)} training images"
-            )
-        self.steps = config.epochs * self.steps_per_epoch
-        self.phases = make_phases(config, self.steps_per_epoch)
-        self.schedule = make_schedule(config, self.steps_per_epoch)
-        self.augments = config.augment == "yes" or (
-            config.augment == "auto" and dataset.train.images.shape[-1] == 3
-        )
-        self.images = jnp.asarray(dataset.train.images)
-        self.labels = jnp.asarray(dataset.train.labels)
-        # Loops around convolutions are slow on CPUs, where calls cost little.
-        self.scans = jax.default_backend() != "cpu"
+        model = MODELS[config.model](classes=self.feed.classes, dtype=config.dtype)
+        if config.pretrained and not isinstance(model, VisionTransformer):
+            raise ValueError(f"--pretrained is for ViTs; got --model {config.model}")
+        return model
 
-    def init(self) -> State:
-        """The state before the first step."""
-        variables = self.model.init(
-            jax.random.key(self.config.seed), self.normalise(self.images[:1])
-        )
+    def make_state(self) -> State:
+        """The state before the first step, but for weights from a file."""
+        images = jnp.zeros((1, self.size, self.size, self.feed.shape[-1]))
+        variables = self.model.init(jax.random.key(self.config.seed), images)
         params = variables["params"]
         return State(
             step=jnp.int32(0),
@@ -92,69 +135,66 @@ class Training:
             sums=dict.fromkeys(SEEN, jnp.float32(0.0)),
         )
 
-    def normalise(self, images: jax.Array) -> jax.Array:
-        """Floats of mean 0 and variance 1 over the training images."""
-        return augmentation.normalise(images, self.dataset.mean, self.dataset.std)
+    def init(self) -> State:
+        """The state before the first step, in its place on the devices."""
+        pretrained = self.config.pretrained
+        if pretrained is None:
+            return jax.jit(self.make_state, out_shardings=self.places)()
+        shape = (self.size, self.size, self.feed.shape[-1])
+        params = load_vit(pretrained, self.model, shape)
+
+        def start(params):
+            opt_state = self.phases[0].optimizer.init(params)
+            return self.make_state()._replace(params=params, opt_state=opt_state)
+
+        return jax.jit(start, out_shardings=self.places)(params)
+
+    def prepare(self, images: jax.Array) -> jax.Array:
+        """What the network sees of uint8 images."""
+        mean, std = self.feed.mean, self.feed.std
+        if self.config.pretrained:
+            mean = std = np.full_like(mean, 0.5)
+        images = feeds.resize(images, self.size)
+        return augmentation.normalise(images, mean, std)
 
     def advance(self, state: State, start: int, stop: int) -> State:
         """Takes the steps from `start` to `stop`, which are of one epoch."""
         while start < stop:
             phase = next(phase for phase in self.phases if start < phase.until)
             end = min(stop, phase.until)
-            epoch, first = divmod(start, self.steps_per_epoch)
-            order = data.order(self.config.seed, epoch, len(self.dataset.train.labels))
-            used = order[: self.steps_per_epoch * self.images_per_step]
-            batches = used.reshape(self.steps_per_epoch, *self.batch_shape)
-            run = self.several_steps(phase) if self.scans else self.single_steps(phase)
-            state = run(state, batches[first : first + end - start])
+            if self.scans and isinstance(self.feed, feeds.Resident):
+                batches = self.feed.stacked(start, end)
+                state = self.scan(phase)(state, self.feed.arrays, batches)
+            else:
+                step = self.train_step(phase)
+                for batch in self.feed.batches(start, end):
+                    state = step(state, self.feed.arrays, batch)
             start = end
         return state
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Of the indices of a step's images: minibatches first, where there are any."""
-        size = self.config.batch_size
-        return (-1, size) if self.config.switch_minibatches else (size,)
-
-    def single_steps(self, phase: Phase) -> Callable[[State, np.ndarray], State]:
-        """A call for each step."""
-        step = self.train_step(phase)
-
-        def run(state, batches):
-            for indices in batches:
-                state = step(state, self.images, self.labels, jnp.asarray(indices))
-            return state
-
-        return run
-
-    def several_steps(self, phase: Phase) -> Callable[[State, np.ndarray], State]:
-        """One call for all steps, without a word between device and host."""
-        scan = self.scan(phase)
-        return lambda state, batches: scan(
-            state, self.images, self.labels, jnp.asarray(batches)
-        )
 
     @functools.cache  # noqa: B019 a training lives as long as the program
     def train_step(self, phase: Phase) -> Callable[..., State]:
         """The jitted step of a phase."""
-        return jax.jit(self.pure_step(phase), donate_argnums=0)
+        return jax.jit(
+            self.pure_step(phase), donate_argnums=0, out_shardings=self.places
+        )
 
     @functools.cache  # noqa: B019
     def scan(self, phase: Phase) -> Callable[..., State]:
-        """The jitted scan over steps of a phase."""
+        """Steps of a phase, without a word between device and host."""
         step = self.pure_step(phase)
 
-        @functools.partial(jax.jit, donate_argnums=0)
-        def scan(state, images, labels, batches):
-            def body(state, indices):
-                return step(state, images, labels, indices), None
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=self.places)
+        def scan(state, arrays, batches):
+            def body(state, batch):
+                return step(state, arrays, batch), None
 
             return jax.lax.scan(body, state, batches)[0]
 
         return scan
 
     def pure_step(self, phase: Phase) -> Callable[..., State]:
-        """One step on the images of the given indices, augmented on the device."""
+        """One step on a batch of the feed, augmented on the device."""
         config = self.config
         update = lb.make_step(
             self.loss,
@@ -166,18 +206,18 @@ class Training:
             axis_name=None if config.m is None else "group",
         )
 
-        def step(state, images, labels, indices):
+        def step(state, arrays, batch):
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
             crops, dropout = jax.random.split(key)
-            batch = images[indices]
+            images, labels = self.feed.take(arrays, batch)
             if self.augments:
-                flat = batch.reshape(-1, *images.shape[1:])
-                batch = augmentation.augment(crops, flat).reshape(batch.shape)
+                flat = images.reshape(-1, *images.shape[-3:])
+                images = augmentation.augment(crops, flat).reshape(images.shape)
             params, opt_state, out = update(
                 state.params,
                 state.opt_state,
-                self.normalise(batch),
-                labels[indices],
+                self.prepare(images),
+                labels,
                 batch_stats=state.batch_stats,
                 key=dropout,
             )
@@ -188,10 +228,13 @@ class Training:
                 "alpha": out.alpha,
                 "grad_norm": out.grad_norm,
             }
-            sums = jax.tree.map(jnp.add, state.sums, seen)
-            return State(
-                state.step + 1, params, out.aux["batch_stats"], opt_state, sums
-            )
+            begins = state.step % self.steps_per_epoch == 0
+            sums = {
+                name: jnp.where(begins, value, state.sums[name] + value)
+                for name, value in seen.items()
+            }
+            batch_stats = out.aux["batch_stats"]
+            return State(state.step + 1, params, batch_stats, opt_state, sums)
 
         return step
 
@@ -204,7 +247,7 @@ class Training:
             variables, images, train=True, mutable="batch_stats", rngs={"dropout": key}
         )
         targets = optax.smooth_labels(
-            jax.nn.one_hot(labels, self.dataset.classes), self.config.label_smoothing
+            jax.nn.one_hot(labels, self.feed.classes), self.config.label_smoothing
         )
         return optax.softmax_cross_entropy(logits, targets).mean(), {
             "accuracy": jnp.mean(logits.argmax(-1) == labels),
@@ -213,27 +256,30 @@ class Training:
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Loss and accuracy of the slow weights on the test images."""
-        params = lb.eval_params(state.opt_state, state.params)
-        batches = data.padded_batches(self.dataset.test, EVALUATION_BATCH)
-        sums = np.zeros(2)
-        for batch in batches:
-            sums += np.asarray(self.evaluate_batch(params, state.batch_stats, *batch))
-        loss, correct = sums / len(self.dataset.test.labels)
+        params = self.slow_weights(state)
+        sums, pending = np.zeros(2), np.zeros(2)
+        for batch in self.feed.test_batches():
+            # Read one batch late, so that the device works while the next is prepared.
+            sums += np.asarray(pending, np.float64)
+            pending = self.evaluate_batch(params, state.batch_stats, *batch)
+        loss, correct = (sums + np.asarray(pending, np.float64)) / self.feed.test
         return {"test_loss": float(loss), "test_accuracy": float(correct)}
+
+    @functools.cached_property
+    def slow_weights(self) -> Callable[[State], Any]:
+        """What is evaluated; other than the parameters under a Lookahead."""
+        return jax.jit(lambda state: lb.eval_params(state.opt_state, state.params))
 
     @functools.cached_property
     def evaluate_batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
         """Sums of losses and of right answers, over the images that the mask keeps."""
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=self.layout.everywhere)
         def evaluate(params, batch_stats, images, labels, mask):
             variables = {"params": params, "batch_stats": batch_stats}
-            logits = self.model.apply(variables, self.normalise(images), train=False)
+            logits = self.model.apply(variables, self.prepare(images), train=False)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             right = logits.argmax(-1) == labels
             return jnp.sum(losses, where=mask), jnp.sum(right, where=mask)
 
         return evaluate
-
-
-SEEN = ("loss", "accuracy", "perturbed_loss", "alpha", "grad_norm")

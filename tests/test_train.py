@@ -18,6 +18,7 @@ from examples import config as configuration
 from examples import data
 from examples import runs
 from examples.config import Config
+from examples.optimizers import make_base
 from examples.optimizers import make_phases
 from examples.optimizers import make_schedule
 from examples.training import Training
@@ -37,15 +38,25 @@ def digits():
     return data.load("digits")
 
 
+def parse(arguments):
+    return configuration.parse(
+        Config, configuration.RECIPES, "examples.train", arguments
+    )
+
+
+def train(config, dataset, folder):
+    return runs.run(config, Training(config, dataset), folder)
+
+
 # What it is told.
 
 
 def test_flags_override_the_file_and_the_file_the_recipe(tmp_path):
-    told = configuration.parse(["--recipe", "cifar", "--k", "5"])
+    told = parse(["--recipe", "cifar", "--k", "5"])
     assert (told.model, told.weight_decay, told.k) == ("resnet34", 1e-4, 5)
     configuration.save(told, tmp_path / "config.json")
     file = ["--config", str(tmp_path / "config.json")]
-    again = configuration.parse([*file, "--alpha", "adaptive"])
+    again = parse([*file, "--alpha", "adaptive"])
     assert again == dataclasses.replace(
         told, alpha="adaptive", config=tmp_path / "config.json"
     )
@@ -53,7 +64,7 @@ def test_flags_override_the_file_and_the_file_the_recipe(tmp_path):
 
 def test_every_recipe_is_a_configuration():
     for recipe in configuration.RECIPES:
-        assert configuration.parse(["--recipe", recipe]).recipe == recipe
+        assert parse(["--recipe", recipe]).recipe == recipe
 
 
 def test_schedules():
@@ -71,7 +82,7 @@ def test_phases_end_where_told_and_cost_what_they_cost():
         k=3,
         phases=("base until 0.5", "sam until 0.8", "lookbehind_sam until 1"),
     )
-    phases = make_phases(config, 10)
+    phases = make_phases(config, make_base(config, 0.1), 10)
     assert [(p.name, p.until, p.gradients) for p in phases] == [
         ("base", 50, 1),
         ("sam", 80, 2),
@@ -116,13 +127,13 @@ def test_what_it_refuses(values, message, digits):
         {"alpha": "adaptive-per-tensor", "micro_batches": 2},
         {"switch_minibatches": True, "reuse_gradients": False},
         {"m": 32, "lookahead": 3, "label_smoothing": 0.1},
-        {"model": "vit-micro", "precision": "bfloat16", "nesterov": True},
+        {"model": "vit-micro", "precision": "bf16", "nesterov": True},
         {"phases": ("base until 0.5", "sam until 1")},
     ],
 )
 def test_every_way_learns(values, digits, tmp_path):
     config = dataclasses.replace(Config(**SMALL), **values)
-    summary = runs.run(config, digits, tmp_path)
+    summary = train(config, digits, tmp_path)
     first, last = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert last["loss"] < first["loss"]
     assert summary["final_test_accuracy"] == last["test_accuracy"] > 0.2
@@ -130,21 +141,21 @@ def test_every_way_learns(values, digits, tmp_path):
 
 def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        runs.run(Config(**SMALL, seed=seed), digits, tmp_path / name)
+        train(Config(**SMALL, seed=seed), digits, tmp_path / name)
     a, b, c = ((tmp_path / name / "log.jsonl").read_text() for name in "abc")
     assert a == b != c
 
 
 def test_a_run_of_another_configuration_is_refused(digits, tmp_path):
-    runs.run(Config(**SMALL), digits, tmp_path)
+    train(Config(**SMALL), digits, tmp_path)
     with pytest.raises(ValueError, match=r"rho: None there, 0\.1 here"):
-        runs.run(Config(**SMALL, rho=0.1), digits, tmp_path)
+        train(Config(**SMALL, rho=0.1), digits, tmp_path)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path):
     config = Config(**SMALL)
-    runs.run(config, digits, tmp_path / "whole")
-    runs.run(config, digits, tmp_path / "damaged")
+    train(config, digits, tmp_path / "whole")
+    train(config, digits, tmp_path / "damaged")
     newest = max(
         (tmp_path / "damaged/checkpoints").iterdir(), key=lambda p: int(p.name)
     )
@@ -152,7 +163,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path):
         if file.is_file() and file.stat().st_size > 100:
             file.write_bytes(file.read_bytes()[:50])
     with pytest.warns(UserWarning, match=rf"step {newest.name} can't be read"):
-        runs.run(config, digits, tmp_path / "damaged")
+        train(config, digits, tmp_path / "damaged")
     logs = [
         (tmp_path / name / "log.jsonl").read_text() for name in ("whole", "damaged")
     ]
@@ -164,7 +175,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(digits, tmp_pat
     with pytest.raises(
         runs.Diverged, match=r"^the loss was (nan|inf) by step .* Try a"
     ):
-        runs.run(config, digits, tmp_path)
+        train(config, digits, tmp_path)
 
 
 # As real processes.

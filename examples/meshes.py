@@ -1,0 +1,97 @@
+"""Where arrays lie: on one device, or on a mesh as `--mesh` tells it."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any
+from typing import TypeVar
+
+import jax
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import numpy as np
+
+Tree = TypeVar("Tree")
+AXES = ("data", "fsdp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which part of what lies on which device.
+
+    Attributes:
+      mesh: of the axes "data", which shares the batch, and "fsdp", which shares it too,
+        and the parameters with it.
+    """
+
+    mesh: Mesh
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return self.mesh.size
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """A copy on each device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def batch(self, axis: int = 0) -> NamedSharding:
+        """The examples along an axis split among all devices."""
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXES))
+
+    def split(self, leaf: Any) -> NamedSharding:
+        """The largest axis that allows it split among the devices of "fsdp"."""
+        parts = self.mesh.shape["fsdp"]
+        axes = [i for i, size in enumerate(leaf.shape) if size % parts == 0]
+        if parts == 1 or not axes:
+            return self.everywhere
+        axis = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    def shapes(self, make: Callable[[], Tree]) -> Tree:
+        """Shapes, dtypes and places of what a function makes."""
+
+        def place(leaf):
+            split = self.split(leaf)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split)
+
+        return jax.tree.map(place, jax.eval_shape(make))
+
+    def put(self, array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        """An array that every process has whole, as one of all processes."""
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda part: array[part]
+        )
+
+
+def layout(axes: tuple[str, ...]) -> Layout:
+    """The layout that `--mesh` tells; without it, the first device.
+
+    Raises:
+      ValueError: if the axes are others, or their devices aren't all there are.
+    """
+    told = " ".join(axes)
+    sizes = dict.fromkeys(AXES, 1)
+    for axis in axes:
+        name, _, size = axis.partition("=")
+        if name not in AXES or not size.isdigit() or int(size) < 1:
+            raise ValueError(
+                f"--mesh must look like 'data=8', 'fsdp=8' or 'data=2 fsdp=4'; "
+                f"got {told!r}"
+            )
+        sizes[name] = int(size)
+    devices = jax.devices() if axes else jax.devices()[:1]
+    if not axes and jax.process_count() > 1:
+        raise ValueError(
+            f"{jax.process_count()} processes need a --mesh, such as "
+            f"data={jax.device_count()}"
+        )
+    if math.prod(sizes.values()) != len(devices):
+        raise ValueError(
+            f"--mesh must be of all {len(devices)} devices, such as "
+            f"data={len(devices)}; got {told!r}"
+        )
+    grid = np.array(devices).reshape(tuple(sizes.values()))
+    return Layout(Mesh(grid, AXES))
