@@ -2,8 +2,6 @@
 
 import collections
 import errno
-import functools
-import http.server
 import importlib
 import importlib.util
 import io
@@ -11,8 +9,6 @@ import json
 import pathlib
 import socket
 import sys
-import tarfile
-import threading
 import time
 
 import numpy as np
@@ -22,6 +18,8 @@ from sklearn.datasets import load_digits
 import tensorflow_datasets as tfds
 
 from examples import data
+from tests.photos import Photos
+from tests.photos import prepare
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 NO_TENSORFLOW = importlib.util.find_spec("tensorflow") is None
@@ -32,42 +30,6 @@ def encoded(pixels, format="PNG"):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format)
     return buffer.getvalue()
-
-
-def photo(i):
-    """An image of a size and, in its middle, a color of its own."""
-    pixels = np.zeros((24 + i % 7, 20 + i % 5, 3), np.uint8)
-    pixels[...] = (i, 255 - i, 7)
-    return pixels
-
-
-class Photos(tfds.core.GeneratorBasedBuilder):
-    """Images of different sizes, downloaded from `url`; the test labels are hidden."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    url = ""
-
-    def _info(self):
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(num_classes=50),
-            }
-        )
-        return self.dataset_info_from_configs(features=features)
-
-    def _split_generators(self, dl_manager):
-        folder = pathlib.Path(dl_manager.download_and_extract(self.url))
-        return {
-            "train": self._generate_examples(folder, range(50), labelled=True),
-            "validation": self._generate_examples(folder, range(10), labelled=True),
-            "test": self._generate_examples(folder, range(5), labelled=False),
-        }
-
-    def _generate_examples(self, folder, numbers, labelled):
-        for i in numbers:
-            pixels = np.load(folder / f"{i}.npy")
-            yield i, {"image": pixels, "label": i if labelled else -1}
 
 
 class Jpegs(Photos):
@@ -108,23 +70,7 @@ class Untrainable(Unlabelled):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """The folder in which Photos was prepared from what a server sent."""
-    served = tmp_path_factory.mktemp("served")
-    with tarfile.open(served / "photos.tar.gz", "w:gz") as archive:
-        for i in range(50):
-            np.save(served / f"{i}.npy", photo(i))
-            archive.add(served / f"{i}.npy", f"{i}.npy")
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(served)
-    )
-    folder = tmp_path_factory.mktemp("photos")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        Photos.url = f"http://127.0.0.1:{server.server_port}/photos.tar.gz"
-        first = next(photo_stream(folder, train=False))
-        server.shutdown()
-    assert first.images.shape == (8, 16, 16, 3)
-    return folder
+    return prepare(tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("photos"))
 
 
 def photo_stream(folder, split="train", **options):

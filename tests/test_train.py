@@ -1,11 +1,12 @@
 """The trainer: what it is told, what it writes, and how it goes on."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from pathlib import Path
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -180,54 +181,60 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(digits, tmp_pat
 
 # As real processes.
 
-COMMAND = [sys.executable, "-m", "examples.train", "--epochs", "3", "--batch-size"]
+# A checkpoint every few steps, so that many kills hit one.
+COMMAND = [sys.executable, "-m", "examples.train", "--epochs", "10", "--batch-size"]
 COMMAND += ["64", "--save-every", "7", "--output"]
 
 
-def start(folder):
+@contextlib.contextmanager
+def started(folder):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*COMMAND, str(folder)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    with process:
+        yield process
+        process.kill()
+
+
+def finish(folder):
+    with started(folder) as process:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
 
 
 def outcome(folder):
-    """Log and parameters of a finished run."""
+    """Log and state of a finished run."""
     newest = max((folder / "checkpoints").iterdir(), key=lambda p: int(p.name))
-    files = sorted(p for p in (newest / "state").rglob("*") if p.is_file())
-    assert files
-    with_log = runs.ocp.StandardCheckpointer().restore(newest / "state")
-    return (folder / "log.jsonl").read_text(), with_log
+    state = runs.ocp.StandardCheckpointer().restore(newest / "state")
+    return (folder / "log.jsonl").read_text(), state
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    """Folder of a whole run, and its seconds."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    process = start(folder)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return folder
+    begun = time.monotonic()
+    finish(folder)
+    return folder, time.monotonic() - begun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_killed_at_any_moment_it_ends_the_same(seed, uninterrupted, tmp_path):
+    whole, seconds = uninterrupted
     folder = tmp_path / "killed"
     moments = random.Random(seed)
     for _ in range(2):
-        process = start(folder)
-        time.sleep(moments.uniform(3, 12))
-        process.kill()
-        process.wait()
-    process = start(folder)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+        with started(folder):
+            time.sleep(moments.uniform(0.2, 1) * seconds)
+    finish(folder)
     log, state = outcome(folder)
-    expected_log, expected_state = outcome(uninterrupted)
+    expected_log, expected_state = outcome(whole)
     assert log == expected_log
     jax.tree.map(np.testing.assert_array_equal, state, expected_state)
 
@@ -236,17 +243,49 @@ def test_killed_at_any_moment_it_ends_the_same(seed, uninterrupted, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(number, uninterrupted, tmp_path):
     folder = tmp_path / "stopped"
-    process = start(folder)
-    while not (folder / "checkpoints").exists() or not list(
-        Path(folder / "checkpoints").glob("[0-9]*")
-    ):
-        time.sleep(0.1)
-        assert process.poll() is None
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    if process.returncode != 0:
-        assert f"stopped by {signal.Signals(number).name} and saved at step" in output
-    process = start(folder)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert outcome(folder)[0] == outcome(uninterrupted)[0]
+    with started(folder) as process:
+        while not list((folder / "checkpoints").glob("[0-9]*")):
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert f"stopped by {signal.Signals(number).name} and saved at step" in output
+    finish(folder)
+    assert outcome(folder)[0] == outcome(uninterrupted[0])[0]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    """On two virtual devices, found as Open MPI's processes find each other."""
+    folders = tmp_path / "one", tmp_path / "two"
+    command = [sys.executable, "-m", "examples.train", "--epochs", "2"]
+    command += ["--mesh", "data=2", "--output"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    alone = environment | {"JAX_NUM_CPU_DEVICES": "2"}
+    subprocess.run([*command, str(folders[0])], env=alone, check=True, timeout=300)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    together = environment | {
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+    }
+    pair = [
+        subprocess.Popen(
+            [*command, str(folders[1]), "--distributed"],
+            env=together
+            | {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
+        )
+        for rank in "01"
+    ]
+    assert [process.wait(timeout=300) for process in pair] == [0, 0]
+    one, two = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in folders
+    )
+    for record, expected in zip(two, one, strict=True):
+        assert record == pytest.approx(expected, rel=1e-4)
+    assert (folders[1] / "summary.json").exists()
