@@ -95,3 +95,18 @@ def layout(axes: tuple[str, ...]) -> Layout:
         )
     grid = np.array(devices).reshape(tuple(sizes.values()))
     return Layout(Mesh(grid, AXES))
+
+
+def join() -> None:
+    """Joins the other processes of this run, whom JAX finds by its environment.
+
+    Raises:
+      ValueError: if nothing tells where they are.
+    """
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ValueError(
+            "--distributed is for processes started by Slurm, Open MPI, Kubernetes or "
+            f"on the hosts of a TPU; JAX finds nothing of these here: {error}"
+        ) from error

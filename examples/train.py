@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from examples import data
+from examples import meshes
 from examples import plots
 from examples import runs
 from examples.config import Config
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         config = parse(Config, RECIPES, "examples.train", arguments)
         if config.distributed:
-            jax.distributed.initialize()
+            meshes.join()
         train(config)
     except runs.Stopped as stop:
         sys.exit(f"{stop}. Run the same command again to go on.")

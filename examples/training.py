@@ -86,7 +86,9 @@ class Training:
         else:
             size = config.image_size or 224
             self.feed = feeds.Streamed(dataset, batch, config.seed, self.layout, size)
-        self.size = size
+        # Of an image as the network sees it; pretrained ones know colors alone.
+        channels = 3 if config.pretrained else self.feed.shape[-1]
+        self.shape = (size, size, channels)
         self.model = self.make_model()
         self.examples_per_step = int(np.prod(batch))
         self.steps_per_epoch = self.feed.train // self.examples_per_step
@@ -124,7 +126,7 @@ class Training:
 
     def make_state(self) -> State:
         """The state before the first step, but for weights from a file."""
-        images = jnp.zeros((1, self.size, self.size, self.feed.shape[-1]))
+        images = jnp.zeros((1, *self.shape))
         variables = self.model.init(jax.random.key(self.config.seed), images)
         params = variables["params"]
         return State(
@@ -140,8 +142,7 @@ class Training:
         pretrained = self.config.pretrained
         if pretrained is None:
             return jax.jit(self.make_state, out_shardings=self.places)()
-        shape = (self.size, self.size, self.feed.shape[-1])
-        params = load_vit(pretrained, self.model, shape)
+        params = load_vit(pretrained, self.model, self.shape)
 
         def start(params):
             opt_state = self.phases[0].optimizer.init(params)
@@ -153,9 +154,10 @@ class Training:
         """What the network sees of uint8 images."""
         mean, std = self.feed.mean, self.feed.std
         if self.config.pretrained:
-            mean = std = np.full_like(mean, 0.5)
-        images = feeds.resize(images, self.size)
-        return augmentation.normalise(images, mean, std)
+            mean = std = 0.5
+        images = feeds.resize(images, self.shape[0])
+        images = augmentation.normalise(images, mean, std)
+        return jnp.broadcast_to(images, (*images.shape[:-1], self.shape[-1]))
 
     def advance(self, state: State, start: int, stop: int) -> State:
         """Takes the steps from `start` to `stop`, which are of one epoch."""

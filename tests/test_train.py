@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,15 +16,20 @@ import time
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from tensorboardX.proto import event_pb2
 
 from examples import config as configuration
 from examples import data
 from examples import runs
 from examples.config import Config
+from examples.models import MODELS
+from examples.models import VisionTransformer
 from examples.optimizers import make_base
 from examples.optimizers import make_phases
 from examples.optimizers import make_schedule
 from examples.training import Training
+from tests.test_models import make_tensors
 
 SMALL = {"epochs": 2, "batch_size": 128, "weight_decay": 1e-4}
 
@@ -75,6 +82,9 @@ def test_schedules():
     cosine = make_schedule(Config(epochs=6, warmup=1.0), 10)
     rates = [float(cosine(i)) for i in (0, 5, 10, 35, 60)]
     np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025, 0], atol=1e-8)
+    root = make_schedule(Config(schedule="inverse-sqrt", epochs=9, warmup=2.0), 10)
+    rates = [float(root(i)) for i in (0, 10, 20, 80)]
+    np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025], atol=1e-8)
 
 
 def test_phases_end_where_told_and_cost_what_they_cost():
@@ -104,6 +114,11 @@ def test_phases_end_where_told_and_cost_what_they_cost():
         ({"phases": ("base until 1", "sam until 0.5")}, r"^--phases must look like"),
         ({"model": "resnet"}, r"^--model must be one of"),
         ({"batch_size": 10**6}, r"^--batch-size is too large"),
+        ({"mesh": ("data=3",)}, r"^--mesh must be of all 8 devices.* got 'data=3'"),
+        ({"mesh": ("data",)}, r"^--mesh must look like .* got 'data'"),
+        ({"mesh": ("data=8",), "batch_size": 12}, r"^--batch-size must be a multiple"),
+        ({"pretrained": "x"}, r"^--pretrained is for ViTs; got --model convnet"),
+        ({"schedule": "inverse-sqrt"}, r"^--schedule inverse-sqrt needs a --warmup"),
     ],
 )
 def test_what_it_refuses(values, message, digits):
@@ -140,9 +155,83 @@ def test_every_way_learns(values, digits, tmp_path):
     assert summary["final_test_accuracy"] == last["test_accuracy"] > 0.2
 
 
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param(("data=8",), marks=pytest.mark.slow),
+        pytest.param(("fsdp=8",), marks=pytest.mark.slow),
+        ("data=2", "fsdp=4"),
+    ],
+)
+def test_many_devices_train_as_one_does(mesh, digits, tmp_path):
+    config = Config(**SMALL | {"epochs": 1}, alpha="adaptive")
+    train(config, digits, tmp_path / "one")
+    many = dataclasses.replace(config, mesh=mesh)
+    training = Training(many, digits)
+    runs.run(many, training, tmp_path / "many")
+    one, many = (
+        json.loads((tmp_path / name / "log.jsonl").read_text())
+        for name in ("one", "many")
+    )
+    assert many == pytest.approx(one, rel=1e-4)
+    kernel = training.shapes.params["Dense_0"]["kernel"]
+    parts = kernel.shape[0] // kernel.sharding.shard_shape(kernel.shape)[0]
+    assert parts == training.layout.mesh.shape["fsdp"]
+
+
+def test_a_pretrained_vit_is_fine_tuned_at_another_size_and_head(
+    digits, tmp_path, monkeypatch
+):
+    vit = functools.partial(VisionTransformer, patch=2, width=8, depth=2, heads=2)
+    monkeypatch.setitem(MODELS, "vit", vit)
+    save_file(make_tensors(), tmp_path / "model.safetensors")
+    config = Config(
+        **SMALL,
+        model="vit",
+        pretrained=tmp_path / "model.safetensors",
+        image_size=12,
+        optimizer="base",
+    )
+    training = Training(config, digits)
+    params = training.init().params
+    assert params["positions"].shape[-2] == 1 + 6 * 6
+    np.testing.assert_array_equal(params["head"]["kernel"], np.zeros((8, 10)))
+    np.testing.assert_array_equal(
+        params["norm"]["scale"], make_tensors()["vit.layernorm.weight"]
+    )
+    black = training.prepare(jax.numpy.zeros((1, 8, 8, 1), np.uint8))
+    np.testing.assert_array_equal(black, np.full((1, 12, 12, 3), -1.0))
+    runs.run(config, training, tmp_path / "run")
+    first, last = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
+    assert last["loss"] < first["loss"]
+
+
+def test_logs_for_tensorboard_hold_the_records(digits, tmp_path):
+    train(Config(**SMALL, tensorboard=True), digits, tmp_path)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    records = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    expected = [
+        (name, record["step"], pytest.approx(value, rel=1e-6))
+        for record in records
+        for name, value in record.items()
+    ]
+    assert scalars(events) == expected
+
+
+def scalars(path):
+    """Of a file of events; each has its length before it, and a checksum after both."""
+    content, start, found = path.read_bytes(), 0, []
+    while start < len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        event = event_pb2.Event.FromString(content[start + 12 : start + 12 + length])
+        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+        start += 16 + length
+    return found
+
+
 def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(Config(**SMALL, seed=seed), digits, tmp_path / name)
+        train(Config(**SMALL | {"epochs": 1}, seed=seed), digits, tmp_path / name)
     a, b, c = ((tmp_path / name / "log.jsonl").read_text() for name in "abc")
     assert a == b != c
 
