@@ -10,11 +10,9 @@ less that of the compiled gradient, in copies of the parameters.
 """
 
 import argparse
-import importlib.metadata
 import json
 import pathlib
 import statistics
-import subprocess
 import time
 from typing import Any
 
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 from examples.models import Transformer
 from examples.models import WideResNet
+from examples.provenance import provenance
 import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
@@ -152,26 +151,6 @@ def table(rows):
             f"| {row['temporary_parameter_copies']:.2f} | {row['compile_s']:.1f} |"
         )
     return "\n".join(lines)
-
-
-def provenance():
-    """What the numbers depend on, beside the code that they are saved with."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    revision = subprocess.run(
-        git,
-        cwd=pathlib.Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    device = jax.devices()[0]
-    return {
-        "device": f"{device.platform} ({device.device_kind})",
-        "revision": revision.stdout.strip() or "unknown",
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")
-        },
-    }
 
 
 def main():

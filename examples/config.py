@@ -71,7 +71,7 @@ class RunConfig:
     batch_size: int = 64
     label_smoothing: float = 0.0
     base: str = "sgd"
-    learning_rate: float = 0.05
+    learning_rate: float = 0.02
     schedule: Literal["constant", "cosine", "step", "inverse-sqrt"] = "cosine"
     drop_every: int = 50
     warmup: float = 0.0

@@ -68,10 +68,10 @@ class Resident:
         sharding = self.layout.batch(axis=len(self.batch))
         return self.layout.put(self.indices(start, stop), sharding)
 
-    def take(self, arrays: tuple[jax.Array, ...], indices: jax.Array) -> Any:
+    def take(self, arrays: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         """Images and labels of a batch."""
         images, labels = arrays
-        return images[indices], labels[indices]
+        return images[batch], labels[batch]
 
     def test_batches(self) -> Iterator[tuple[jax.Array, ...]]:
         """Test images, labels, and a mask that is False where the last is filled up."""
@@ -141,7 +141,7 @@ class Streamed:
                 for array in examples
             )
 
-    def take(self, arrays: tuple[()], batch: tuple[jax.Array, ...]) -> Any:
+    def take(self, arrays: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         """Images and labels of a batch."""
         return batch
 

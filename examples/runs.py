@@ -3,14 +3,12 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import math
 import os
 from pathlib import Path
 import shutil
 import signal
-import subprocess
 import time
 from typing import Any
 from typing import Protocol
@@ -26,6 +24,7 @@ from tqdm import tqdm
 from examples import config as configuration
 from examples.config import RunConfig
 from examples.optimizers import Phase
+from examples.provenance import provenance
 
 Record = dict[str, float]
 
@@ -333,28 +332,16 @@ def summarise(
     folder: Path,
 ) -> dict[str, Any]:
     """What came out, and what it depends on; saved as summary.json."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     before = 0
     gradients = 0
     for phase in training.phases:
         gradients += (phase.until - before) * phase.gradients
         before = phase.until
-    device = jax.devices()[0]
     goals = [record[training.goal] for record in records]
     summary = {
         "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
-        "device": f"{device.platform} ({device.device_kind})",
+        **provenance(),
         "devices": math.prod(int(axis.partition("=")[2]) for axis in config.mesh),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")
-        },
-        "revision": git.stdout.strip() or "unknown",
         "parameters": sum(
             leaf.size for leaf in jax.tree.leaves(training.shapes.params)
         ),

@@ -61,3 +61,18 @@ def test_step_time(tmp_path):
         # Up to the parameters' own arithmetic, the FLOPs of k + 1 gradients.
         assert abs(row["flops_over_gradients"] - 1) < 0.02
     assert done.stdout.count("| transformer |") == 2
+
+
+def test_train_throughput(tmp_path):
+    results = tmp_path / "new" / "results.json"
+    done = run(
+        "benchmarks.train_throughput",
+        *["--dataset", "digits", "--models", "convnet", "--steps", 3],
+        *["--repetitions", 2, "--output", results],
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(results.read_text())
+    assert written["device"].startswith("cpu")
+    (row,) = written["rows"]
+    assert (row["images"], row["gradients"], len(row["samples"])) == (192, 9, 2)
+    assert done.stdout.count("| convnet |") == 1

@@ -1,7 +1,7 @@
 """The trainer: what it is told, what it writes, and how it goes on."""
 
 import contextlib
-import dataclasses
+from dataclasses import replace
 import functools
 import json
 import os
@@ -65,9 +65,7 @@ def test_flags_override_the_file_and_the_file_the_recipe(tmp_path):
     configuration.save(told, tmp_path / "config.json")
     file = ["--config", str(tmp_path / "config.json")]
     again = parse([*file, "--alpha", "adaptive"])
-    assert again == dataclasses.replace(
-        told, alpha="adaptive", config=tmp_path / "config.json"
-    )
+    assert again == replace(told, alpha="adaptive", config=tmp_path / "config.json")
 
 
 def test_every_recipe_is_a_configuration():
@@ -76,13 +74,16 @@ def test_every_recipe_is_a_configuration():
 
 
 def test_schedules():
-    step = make_schedule(Config(schedule="step", epochs=6, drop_every=2), 10)
+    told = Config(learning_rate=0.05, epochs=6)
+    step = make_schedule(replace(told, schedule="step", drop_every=2), 10)
     rates = [float(step(i)) for i in (0, 19, 20, 39, 40, 59)]
     np.testing.assert_allclose(rates, [0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4], rtol=1e-6)
-    cosine = make_schedule(Config(epochs=6, warmup=1.0), 10)
+    cosine = make_schedule(replace(told, warmup=1.0), 10)
     rates = [float(cosine(i)) for i in (0, 5, 10, 35, 60)]
     np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025, 0], atol=1e-8)
-    root = make_schedule(Config(schedule="inverse-sqrt", epochs=9, warmup=2.0), 10)
+    root = make_schedule(
+        Config(learning_rate=0.05, schedule="inverse-sqrt", epochs=9, warmup=2.0), 10
+    )
     rates = [float(root(i)) for i in (0, 10, 20, 80)]
     np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025], atol=1e-8)
 
@@ -123,7 +124,7 @@ def test_phases_end_where_told_and_cost_what_they_cost():
 )
 def test_what_it_refuses(values, message, digits):
     with pytest.raises(ValueError, match=message):
-        Training(dataclasses.replace(Config(), **values), digits)
+        Training(replace(Config(), **values), digits)
 
 
 # What it does.
@@ -148,7 +149,7 @@ def test_what_it_refuses(values, message, digits):
     ],
 )
 def test_every_way_learns(values, digits, tmp_path):
-    config = dataclasses.replace(Config(**SMALL), **values)
+    config = replace(Config(**SMALL), **values)
     summary = train(config, digits, tmp_path)
     first, last = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert last["loss"] < first["loss"]
@@ -166,7 +167,7 @@ def test_every_way_learns(values, digits, tmp_path):
 def test_many_devices_train_as_one_does(mesh, digits, tmp_path):
     config = Config(**SMALL | {"epochs": 1}, alpha="adaptive")
     train(config, digits, tmp_path / "one")
-    many = dataclasses.replace(config, mesh=mesh)
+    many = replace(config, mesh=mesh)
     training = Training(many, digits)
     runs.run(many, training, tmp_path / "many")
     one, many = (

@@ -1,0 +1,166 @@
+"""Whether input starves the device: the trainer's images per second over the step's.
+
+    python -m benchmarks.train_throughput
+    python -m benchmarks.train_throughput --dataset cifar10 --model wrn-28-2 \
+        --precision bf16 --batch-size 128
+
+The trainer's way, as `examples.train` goes it, from images in memory through their
+random order and augmentation to the loss that is read for the log, is timed beside the
+bare step, made by `make_step`, which gets one prepared batch again and again. They take
+turns after a warm-up and are compared within each turn.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+import statistics
+import time
+from typing import Any
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+import tyro
+
+from examples import data
+from examples.config import Config
+from examples.provenance import provenance
+from examples.training import Training
+import lookbehind_optax as lb
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput:
+    """Compare images per second of the trainer with those of the bare step.
+
+    Attributes:
+      dataset: digits, or a dataset of TFDS that fits the memory.
+      data_dir: folder of datasets that TFDS has prepared.
+      models: networks, names in examples/models.py.
+      optimizer: a name of this library.
+      k: number of ascent steps.
+      batch_size: images in a step.
+      precision: of the computation.
+      steps: in each turn; an epoch if there are fewer in one.
+      repetitions: number of turns.
+      output: where to write every sample, as JSON; replaced if it exists.
+    """
+
+    dataset: str = "cifar10"
+    data_dir: Path | None = None
+    models: tuple[str, ...] = ("wrn-16-2", "vit-micro")
+    optimizer: str = "lookbehind_sam"
+    k: int = 2
+    batch_size: int = 64
+    precision: Literal["fp32", "bf16"] = "fp32"
+    steps: int = 20
+    repetitions: int = 7
+    output: Path | None = None
+
+
+def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[str, Any]:
+    """Seconds of both ways, of as many steps each."""
+    config = Config(
+        dataset=benchmark.dataset,
+        model=model,
+        optimizer=benchmark.optimizer,
+        k=benchmark.k,
+        batch_size=benchmark.batch_size,
+        precision=benchmark.precision,
+        epochs=1000,
+    )
+    training = Training(config, dataset)
+    steps = min(benchmark.steps, training.steps_per_epoch)
+    state = training.init()
+
+    (phase,) = training.phases
+    step = jax.jit(
+        lb.make_step(training.loss, phase.optimizer, has_aux=True),
+        donate_argnums=(0, 1),
+    )
+    (batch,) = training.feed.batches(0, 1)
+    images, labels = training.feed.take(training.feed.arrays, batch)
+    images, key = training.prepare(images), jax.random.key(0)
+    # Copies, since both ways donate what they get.
+    bare: Any = jax.tree.map(jnp.copy, (state.params, state.opt_state))
+    batch_stats = state.batch_stats
+
+    def take_bare_steps(bare):
+        loss = None
+        for _ in range(steps):
+            *bare, out = step(*bare, images, labels, batch_stats=batch_stats, key=key)
+            loss = out.loss
+        jax.block_until_ready(loss)
+        return bare
+
+    def train(state, turn):
+        epoch = turn * training.steps_per_epoch
+        state = training.advance(state, epoch, epoch + steps)
+        float(state.sums["loss"])
+        return state
+
+    state, bare = train(state, 0), take_bare_steps(bare)
+    samples = []
+    for turn in tqdm(range(1, benchmark.repetitions + 1), desc=model, unit="turn"):
+        begun = time.perf_counter()
+        state = train(state, turn)
+        between = time.perf_counter()
+        bare = take_bare_steps(bare)
+        samples.append(
+            {
+                "trainer_s": between - begun,
+                "step_s": time.perf_counter() - between,
+            }
+        )
+    return {
+        "model": model,
+        "images": steps * benchmark.batch_size,
+        "gradients": steps * phase.gradients,
+        "samples": samples,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown: medians, and the range of the ratio."""
+    lines = [
+        "| model | trainer (images/s) | trainer (gradients/s) | bare step (images/s) "
+        "| trainer over bare step |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        trainer = statistics.median(sample["trainer_s"] for sample in row["samples"])
+        step = statistics.median(sample["step_s"] for sample in row["samples"])
+        ratios = [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
+        lines.append(
+            f"| {row['model']} | {row['images'] / trainer:,.0f} "
+            f"| {row['gradients'] / trainer:,.1f} | {row['images'] / step:,.0f} "
+            f"| {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints a table and writes every sample as JSON."""
+    benchmark = tyro.cli(Throughput, prog="python -m benchmarks.train_throughput")
+    platform = jax.default_backend()
+    output = benchmark.output or Path(
+        f"benchmarks/results/train_throughput_{platform}.json"
+    )
+    dataset = data.load(benchmark.dataset, benchmark.data_dir)
+    rows = [measure(benchmark, model, dataset) for model in benchmark.models]
+    told = {
+        name: value
+        for name, value in dataclasses.asdict(benchmark).items()
+        if name not in ("data_dir", "models", "output")
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(
+        json.dumps({**provenance(), **told, "rows": rows}, indent=1) + "\n"
+    )
+    print(table(rows))
+    print(f"\nEvery sample is in {output}.")
+
+
+if __name__ == "__main__":
+    main()
