@@ -49,15 +49,15 @@ class RunConfig:
       switch_minibatches: whether each inner step has a minibatch of its own.
       reuse_gradients: whether an ascent reuses the gradient met before it; without,
         a step takes 2k gradients.
-      phases: changes of the optimizer half way, such as [base until 0.8, sam until 1];
-        the shares are of all steps. In place of `optimizer`.
+      phases: optimizers that take turns, in place of `optimizer`. Two of them are
+        'base until 0.8' 'sam until 1', where the numbers are shares of all steps.
       micro_batches: parts into which each gradient evaluation splits its batch.
-      precision: of the computation; parameters and optimizer stay fp32.
-      mesh: devices, as in [data=8], or [data=2 fsdp=4]: all of them share the batch,
-        and those of "fsdp" also the parameters and the optimizer's state. The first
-        device alone if not given.
-      distributed: whether this is one process of several, started by Slurm, Open MPI,
-        Kubernetes or on the hosts of a TPU, where JAX finds the others by itself.
+      precision: of the computation; parameters and optimizer stay in fp32.
+      mesh: all devices, as in data=8, or fsdp=8, or data=2 fsdp=4. They share the
+        batch, and those of fsdp also the parameters and the optimizer's state. The
+        first device alone if not given.
+      distributed: whether this is one process of several, started by Slurm, Open MPI
+        or Kubernetes or on the hosts of a TPU, where JAX finds the others by itself.
       seed: of the initial weights, the order of the examples and their augmentation.
       seeds: number of runs, with seeds from `seed` upwards.
       output: folder of the run. A run that is there already is continued.
@@ -108,15 +108,11 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunConfig):
-    """Train an image classifier with any optimizer of this library.
-
-    Without arguments, a small network is trained on scikit-learn's digits. The folder
-    of the run gets its configuration, log, plots, summary and checkpoints; a run that
-    is there already is continued.
+class Images:
+    """What an image classifier is made of.
 
     Attributes:
-      recipe: named defaults for the rest; their sources are in examples/config.py.
+      recipe: named defaults for all the rest; their sources are in examples/config.py.
       dataset: digits (needs no network), or an image-classification dataset of TFDS:
         cifar10, cifar100, fashion_mnist, imagenet2012, ...
       data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
@@ -124,8 +120,8 @@ class Config(RunConfig):
       model: network, a name in examples/models.py.
       pretrained: file of a pretrained ViT, in Hugging Face's names and the safetensors
         format. Images are then normalised as it expects them, by 0.5.
-      image_size: height and width to which images are resized (of those that differ
-        in size: to which random crops are; 224 if not given).
+      image_size: height and width to which images are resized (or, if they differ in
+        size, to which random crops of them are; 224 if not given).
       augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
         "yes" for color images.
     """
@@ -137,6 +133,16 @@ class Config(RunConfig):
     pretrained: Path | None = None
     image_size: int | None = None
     augment: Literal["auto", "yes", "no"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig, Images):  # whose fields come first
+    """Train an image classifier with any optimizer of this library.
+
+    Without arguments, a small network is trained on scikit-learn's digits. The folder
+    of the run gets its configuration, log, plots, summary and checkpoints; a run that
+    is there already is continued.
+    """
 
 
 # Each overrides defaults of Config; flags override both.

@@ -207,9 +207,17 @@ def checkpoints(folder: Path, keep: int):
         ),
     )
     try:
-        yield manager
-    finally:
-        manager.close()
+        try:
+            yield manager
+        finally:
+            manager.close()
+    except (ValueError, OSError) as error:  # by Orbax's storage, and by our own files
+        if "No space left" not in str(error):
+            raise
+        raise OSError(
+            f"the disk of {folder} is full: make space there and run the same command "
+            "again. It goes on from the last whole checkpoint"
+        ) from error
 
 
 def save(

@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train(config: Config) -> None:
     """One run for each seed, in a folder of its own where there are several."""
+    if config.recipe == "vit" and config.pretrained is None:
+        raise ValueError("--recipe vit fine-tunes: give the weights as --pretrained")
     dataset = data.find(config.dataset, config.data_dir)
     summaries, logs = [], []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -44,9 +46,15 @@ def train(config: Config) -> None:
             continue
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs.append([json.loads(line) for line in lines])
-        plots.plot_runs(logs[-1:], folder.name, folder / "plots.png")
+        plots.plot_runs(logs[-1:], title(one), folder / "plots.png")
     if jax.process_index() == 0:
         report(config, summaries, logs)
+
+
+def title(config: Config) -> str:
+    """What a run is, in a line."""
+    optimizer = ", ".join(config.phases) or config.optimizer
+    return f"{config.model} on {config.dataset}, {optimizer} over {config.base}"
 
 
 def report(
@@ -57,15 +65,14 @@ def report(
     accuracies = 100 * np.array([s["final_test_accuracy"] for s in summaries])
     best = 100 * np.array([s["best_test_accuracy"] for s in summaries])
     print(
-        f"{config.model} ({last['parameters']:,} parameters) on {config.dataset}, "
-        f"{config.optimizer if not config.phases else ', '.join(config.phases)} over "
-        f"{config.base}: {last['gradient_evaluations']:,} gradient evaluations, "
+        f"{title(config)}: {last['parameters']:,} parameters, "
+        f"{last['gradient_evaluations']:,} gradient evaluations, "
         f"{sum(s['wall_seconds'] for s in summaries):.0f} s on {last['device']}"
     )
     if config.seeds == 1:
         print(f"test accuracy {accuracies[0]:.2f} %, at best {best[0]:.2f} %")
     else:
-        plots.plot_runs(logs, config.output.name, config.output / "plots.png")
+        plots.plot_runs(logs, title(config), config.output / "plots.png")
         print(
             f"test accuracy {accuracies.mean():.2f} ± {accuracies.std(ddof=1):.2f} %, "
             f"at best {best.mean():.2f} ± {best.std(ddof=1):.2f} % "
