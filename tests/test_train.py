@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -178,6 +179,29 @@ def test_many_devices_train_as_one_does(mesh, digits, tmp_path):
     kernel = training.shapes.params["Dense_0"]["kernel"]
     parts = kernel.shape[0] // kernel.sharding.shard_shape(kernel.shape)[0]
     assert parts == training.layout.mesh.shape["fsdp"]
+
+
+def test_one_call_for_many_steps_takes_them_one_by_one(digits):
+    config = Config(**SMALL, phases=("base until 0.5", "lookbehind_sam until 1"))
+    states = []
+    for scans in (False, True):
+        training = Training(config, digits)
+        training.scans = scans
+        assert training.steps_per_epoch == 10
+        state = training.advance(training.init(), 6, 10)
+        states.append(training.advance(state, 10, 12))  # another phase
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_on_an_accelerator_an_epoch_is_one_program(digits):
+    training = Training(Config(**SMALL), digits)
+    batches = jax.ShapeDtypeStruct((10, 128), np.int32)
+    scan: Any = training.scan(training.phases[0])
+    traced = scan.trace(training.shapes, training.feed.arrays, batches)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert program.count("stablehlo.while") == 2  # over the steps, and over the climb
+    assert "callback" not in program
 
 
 def test_a_pretrained_vit_is_fine_tuned_at_another_size_and_head(
