@@ -350,3 +350,15 @@ def _at(path):
 
 def _describe(value):
     return f"{value!r} of type {type(value).__name__}"
+
+
+def check_positive(name: str, value: Any) -> list[float]:
+    """One positive number or several, as a list."""
+    values = np.atleast_1d(np.asarray(value))
+    if values.ndim != 1 or not values.size or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} must be a positive number or a vector of them; got {value!r}."
+        )
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"{name} must be positive and finite; got {value!r}.")
+    return values.astype(np.float64).tolist()

@@ -1,0 +1,161 @@
+"""How much higher the loss is within a small distance."""
+
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lookbehind_optax import _checks
+from lookbehind_optax import _precision
+from lookbehind_optax.measure import _ascent
+from lookbehind_optax.measure import _batches
+
+
+class Sharpness(NamedTuple):
+    """The loss around a point.
+
+    Attributes:
+      rho: the radii, of shape (radii,).
+      loss: L, at the point.
+      perturbed_loss: the highest found within each radius, a mean over the groups, of
+        shape (radii,).
+    """
+
+    rho: jax.Array
+    loss: jax.Array
+    perturbed_loss: jax.Array
+
+    @property
+    def sharpness(self) -> jax.Array:
+        """Perturbed loss less loss, of shape (radii,)."""
+        return self.perturbed_loss - self.loss
+
+
+def sharpness(
+    losses_fn: Callable[..., jax.Array],
+    params: Any,
+    batches: _batches.Batches,
+    rho: jax.typing.ArrayLike,
+    *,
+    m: int | None = None,
+    steps: int = 1,
+    direction: optax.GradientTransformation | None = None,
+    progress: _batches.Progress | None = None,
+) -> Sharpness:
+    r"""The m-sharpness of a loss, within radii ρ.
+
+    .. math::
+        \frac{1}{|G|} \sum_{g \in G} \max_{\lVert \epsilon \rVert \le \rho}
+        L_g(\theta + \epsilon) - L_g(\theta)
+
+    over the groups G of m examples into which the dataset falls, in its order, each
+    with a perturbation of its own; a last group that is smaller counts by its size. The
+    maximum is estimated from below as SAM does: by `steps` steps of length ρ / steps
+    uphill, along `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / |θ|‖, and
+    the sharpness is the adaptive one.
+
+    Args:
+      losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
+        batch, of shape (examples,).
+      params: θ, a tree of floating-point arrays; computed in float32 or wider.
+      batches: the dataset, as for :func:`mean`; gone through once.
+      rho: one radius ρ > 0 or several, in units of the parameters.
+      m: size of the groups; by default, each batch is one. It may be larger than
+        the batches, which are then joined in memory, but not on the device at once.
+      steps: number of ascent steps. The first gradient serves all radii.
+      direction: of ascent; `sam_direction()` by default.
+      progress: what shows how far it is, such as `tqdm.tqdm`.
+
+    Returns:
+      The loss, and the perturbed loss for each radius.
+
+    Raises:
+      TypeError: if an argument is of the wrong kind.
+      ValueError: if a radius isn't positive, m or `steps` is less than 1, there are no
+        examples, or the losses aren't one for each example.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from lookbehind_optax import measure
+      >>> def losses(w, x):
+      ...     return x * jnp.sum(w**2)
+      >>> w = jnp.array([3.0, 4.0])
+      >>> result = measure.sharpness(losses, w, [jnp.ones(8)], rho=[1.0, 5.0])
+      >>> print(result.loss, result.perturbed_loss, result.sharpness)
+      25.0 [ 36. 100.] [11. 75.]
+
+    References:
+      Foret et al., `Sharpness-Aware Minimization
+      <https://arxiv.org/abs/2010.01412>`_, 2021, Section 4.1; Mordido et al.,
+      `Lookbehind-SAM <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 5 and 6
+    """
+    _checks.check_function("losses_fn", losses_fn)
+    _checks.check_params(params)
+    params = _precision.widen(params)
+    _checks.check_count("steps", steps, minimum=1)
+    if m is not None:
+        _checks.check_count("m", m, minimum=1)
+    radii = _checks.check_positive("rho", rho)
+    direction = _ascent.STEEPEST if direction is None else direction
+    _checks.check_transformation("direction", direction, "sam_direction()")
+    _batches.check_batches(batches)
+
+    examples = 0
+    loss = perturbed = jnp.zeros(())
+    shown = _batches.show(batches, progress, "sharpness")
+    for group, chunks in _groups(shown, m):
+        count = _batches.examples_in(group)
+        value, grads = _group_gradient(losses_fn, params, chunks)
+        highest = []
+        for radius in radii:
+            ahead, there = params, grads
+            for step in range(steps):
+                if step > 0:
+                    _, there = _group_gradient(losses_fn, ahead, chunks)
+                ahead = _ascent.ascend(direction, ahead, there, radius / steps)
+            highest.append(_group_loss(losses_fn, ahead, chunks))
+        loss, perturbed = loss + value, perturbed + jnp.stack(highest)
+        examples += count
+    if not examples:
+        raise ValueError("batches must hold at least one example; got none.")
+    return Sharpness(
+        rho=jnp.asarray(radii),
+        loss=loss / examples,
+        perturbed_loss=perturbed / examples,
+    )
+
+
+def _groups(batches, m):
+    """Each group, and its parts of a size that the device takes."""
+    size = None
+    if m is None:
+        for batch in batches:
+            batch = _batches.arguments(batch)
+            if _batches.examples_in(batch):
+                size = max(size or 0, _batches.examples_in(batch))
+                yield batch, list(_batches.padded([batch], size))
+        return
+    sizes = []
+    for group in _batches.cut(_noting_sizes(batches, sizes), m):
+        # As large as the first batch, but not larger than a group.
+        size = size or min(m, sizes[0])
+        yield group, list(_batches.padded(_batches.cut([group], size), size))
+
+
+def _noting_sizes(batches, sizes):
+    for batch in batches:
+        sizes.append(_batches.examples_in(batch))
+        yield batch
+
+
+def _group_loss(losses_fn, params, chunks):
+    return sum(_ascent.loss(losses_fn, params, *chunk) for chunk in chunks)
+
+
+def _group_gradient(losses_fn, params, chunks):
+    """Of the sum over the examples; a direction doesn't ask for its length."""
+    parts = [_ascent.gradient(losses_fn, params, *chunk) for chunk in chunks]
+    return jax.tree.map(lambda *xs: sum(xs), *parts)
