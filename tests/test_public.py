@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
+from lookbehind_optax import measure
 
 OPTIONS = (
     "switch_minibatches=False, micro_batches=1, m=None, axis_name=None, "
@@ -81,6 +82,22 @@ def test_members_are_transformations_with_extra_arguments(name):
     made.init(jnp.ones(2))
 
 
+MEASURES = [
+    name
+    for name, value in vars(measure).items()
+    if inspect.isfunction(value) and not name.startswith(("_", "plot_"))
+]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_have_an_example(name):
+    doc = inspect.getdoc(getattr(measure, name))
+    assert doc is not None
+    assert ">>> " in doc
+    assert "Args:\n" in doc
+    assert "Returns:\n" in doc
+
+
 def test_nothing_is_imported_beyond_jax_and_optax():
     """Flax and the rest serve the examples and the tests."""
     others = ["flax", "chex", "matplotlib", "sklearn", "tqdm", "orbax", "hypothesis"]
@@ -88,6 +105,7 @@ def test_nothing_is_imported_beyond_jax_and_optax():
 import sys
 sys.modules.update({{name: None for name in {others}}})  # importing one now fails
 import jax.numpy as jnp, lookbehind_optax as lb, optax
+import lookbehind_optax.measure
 optimizer = lb.lookahead(lb.lookbehind_asam(optax.sgd(0.1)))
 p = jnp.ones(2)
 optimizer.update(p, optimizer.init(p), p, grad_fn=lambda p, i: p)
@@ -98,7 +116,7 @@ optimizer.update(p, optimizer.init(p), p, grad_fn=lambda p, i: p)
 def test_importing_leaves_the_backend_alone():
     """Once it has started, `jax.distributed.initialize` refuses to."""
     code = """
-import jax, lookbehind_optax
+import jax, lookbehind_optax.measure
 jax.config.update("jax_num_cpu_devices", 3)  # an error once there is a backend
 assert jax.device_count() == 3
 """

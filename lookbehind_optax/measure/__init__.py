@@ -7,6 +7,14 @@ returns the loss of each example, for parameters, and for the batches of a datas
 from lookbehind_optax.measure._batches import mean as mean
 from lookbehind_optax.measure._climb import Climb as Climb
 from lookbehind_optax.measure._climb import climb as climb
+from lookbehind_optax.measure._figures import plot_alpha as plot_alpha
+from lookbehind_optax.measure._figures import plot_climb as plot_climb
+from lookbehind_optax.measure._figures import plot_line as plot_line
+from lookbehind_optax.measure._figures import plot_noise as plot_noise
+from lookbehind_optax.measure._figures import plot_plane as plot_plane
+from lookbehind_optax.measure._figures import plot_sharpness as plot_sharpness
+from lookbehind_optax.measure._figures import plot_spectrum as plot_spectrum
+from lookbehind_optax.measure._figures import plot_trade_off as plot_trade_off
 from lookbehind_optax.measure._hessian import Eigenpairs as Eigenpairs
 from lookbehind_optax.measure._hessian import hessian_eigenvalues as hessian_eigenvalues
 from lookbehind_optax.measure._hessian import hessian_spectrum as hessian_spectrum

@@ -1,0 +1,278 @@
+"""Figures of measurements, in the form of the paper's; they need matplotlib."""
+
+from collections.abc import Mapping
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lookbehind_optax.measure._climb import Climb
+from lookbehind_optax.measure._hessian import Spectrum
+from lookbehind_optax.measure._landscape import Line
+from lookbehind_optax.measure._landscape import Plane
+from lookbehind_optax.measure._noise import WeightNoise
+from lookbehind_optax.measure._sharpness import Sharpness
+
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart, darkest first.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = "osD^vPX"
+
+
+def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
+    """Loss against sharpness, a curve for each method, a point for each training ρ.
+
+    Args:
+      results: for each method's name, the measured sharpness of what it trained, by the
+        ρ of its training. Of several measured radii, the first is drawn.
+
+    Returns:
+      A matplotlib figure, in the form of the paper's Figure 1.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    for style, (name, points) in zip(_styles(), _named(results), strict=False):
+        rhos = sorted(points)
+        x = [float(points[rho].sharpness[0]) for rho in rhos]
+        y = [float(points[rho].loss) for rho in rhos]
+        axes.plot(x, y, label=name, **style)
+        for rho, *place in zip(rhos, x, y, strict=True):
+            axes.annotate(
+                f"{rho:g}", place, textcoords="offset points", xytext=(5, 5), fontsize=8
+            )
+    _finish(axes, "sharpness", "loss", legend=True)
+    return figure
+
+
+def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
+    """Sharpness over the radii, a curve for each method.
+
+    Args:
+      results: by the methods' names.
+
+    Returns:
+      A matplotlib figure, in the form of the paper's Figure 3.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    for style, (name, result) in zip(_styles(), _named(results), strict=False):
+        axes.plot(
+            np.asarray(result.rho), np.asarray(result.sharpness), label=name, **style
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _finish(axes, "radius ρ", "sharpness", legend=True)
+    return figure
+
+
+def plot_noise(
+    results: Mapping[str, WeightNoise], of: str | None = None, label: str = "value"
+) -> Any:
+    """What noisy weights achieve over σ: mean and standard deviation over the draws.
+
+    Args:
+      results: by the methods' names.
+      of: which of the values, where they are a dictionary.
+      label: of the vertical axis.
+
+    Returns:
+      A matplotlib figure, in the form of the paper's Figure 4.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    for style, (name, result) in zip(_styles(), _named(results), strict=False):
+        sigma = np.asarray(result.sigma)
+        mean, std = (
+            np.asarray(value if of is None else value[of])
+            for value in (result.mean, result.std)
+        )
+        axes.plot(sigma, mean, label=name, **style)
+        axes.fill_between(
+            sigma, mean - std, mean + std, color=style["color"], alpha=0.15
+        )
+    _finish(axes, "standard deviation σ of the noise", label, legend=True)
+    return figure
+
+
+def plot_alpha(results: Mapping[str, jax.typing.ArrayLike]) -> Any:
+    """α over training, and the alignment of the gradients that it tells.
+
+    An adaptive α is (cos θ + 1) / 2, where θ is the angle between the first update of
+    the fast weights and all of them together: the right-hand scale is cos θ.
+
+    Args:
+      results: for each run's name its α at each step, or their means over epochs, of
+        shape (times,); `StepOutput` has them, and the trainer's log.
+
+    Returns:
+      A matplotlib figure, in the form of the paper's Figure 10.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    for style, (name, alpha) in zip(_styles(), _named(results), strict=False):
+        values = np.asarray(alpha)
+        style["marker"] = style["marker"] if len(values) <= 40 else None
+        axes.plot(np.arange(1, len(values) + 1), values, label=name, **style)
+    axes.set_ylim(-0.02, 1.05)
+    scale = axes.secondary_yaxis(
+        "right", functions=(lambda alpha: 2 * alpha - 1, lambda cos: (cos + 1) / 2)
+    )
+    scale.set_ylabel("cos θ, if α is adaptive")
+    _finish(axes, "time", "α", legend=True)
+    return figure
+
+
+def plot_climb(results: Mapping[str, Climb]) -> Any:
+    """Losses and alignment of the gradients on the way up.
+
+    Args:
+      results: by the methods' names.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, (left, right) = _figure(2)
+    for style, (name, climb) in zip(_styles(), _named(results), strict=False):
+        steps = np.arange(len(climb.losses))
+        left.plot(steps, np.asarray(climb.losses), label=name, **style)
+        right.plot(steps, np.asarray(climb.cosines), label=name, **style)
+    for axes, label in ((left, "loss"), (right, "cosine with the first gradient")):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _finish(axes, "ascent steps", label, legend=axes is left)
+    return figure
+
+
+def plot_line(
+    results: Mapping[str, Line], of: str | None = None, label: str = "loss"
+) -> Any:
+    """Values along lines.
+
+    Args:
+      results: by the lines' names.
+      of: which of the values, where they are a dictionary.
+      label: of the vertical axis.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    for style, (name, line) in zip(_styles(), _named(results), strict=False):
+        values = line.values if of is None else line.values[of]
+        style["marker"] = None
+        axes.plot(np.asarray(line.t), np.asarray(values), label=name, **style)
+    _finish(axes, "t", label, legend=True)
+    return figure
+
+
+def plot_plane(
+    plane: Plane,
+    points: Mapping[str, jax.typing.ArrayLike] | None = None,
+    of: str | None = None,
+    label: str = "loss",
+) -> Any:
+    """Values over a plane, as contours.
+
+    Args:
+      plane: as measured.
+      points: coordinates (x, y) of points to be marked, by their names.
+      of: which of the values, where they are a dictionary.
+      label: of the values.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    values = np.asarray(plane.values if of is None else plane.values[of])
+    x, y = np.asarray(plane.x), np.asarray(plane.y)
+    filled = axes.contourf(x, y, values, levels=20, cmap="cividis")
+    figure.colorbar(filled, label=label)
+    for marker, (name, place) in zip(MARKERS, (points or {}).items(), strict=False):
+        axes.plot(
+            *np.asarray(place)[:, None],
+            marker,
+            color="white",
+            markeredgecolor="black",
+            label=name,
+        )
+    axes.set_aspect("equal")
+    _finish(axes, "x", "y", legend=bool(points))
+    return figure
+
+
+def plot_spectrum(results: Mapping[str, Spectrum], width: float) -> Any:
+    """The densities of Hessians' eigenvalues, on a logarithmic scale.
+
+    Args:
+      results: by the methods' names.
+      width: standard deviation of the normal densities to which each point is
+        broadened.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ModuleNotFoundError: without matplotlib.
+    """
+    figure, axes = _figure()
+    nodes = np.concatenate([np.ravel(result.nodes) for result in results.values()])
+    at = np.linspace(nodes.min() - 5 * width, nodes.max() + 5 * width, 1000)
+    for style, (name, spectrum) in zip(_styles(), _named(results), strict=False):
+        style["marker"] = None
+        density = np.asarray(spectrum.density(jnp.asarray(at), width))
+        axes.plot(at, density, label=name, **style)
+    axes.set_yscale("log")
+    # What is thousands of times rarer than one eigenvalue in a million is nothing.
+    axes.set_ylim(bottom=1e-9 / width)
+    _finish(axes, "eigenvalue", "density", legend=True)
+    return figure
+
+
+def _figure(columns: int = 1) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "figures need matplotlib: pip install 'lookbehind-optax[plots]'"
+        ) from error
+    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _named(results):
+    if not isinstance(results, Mapping) or not results:
+        raise ValueError(f"results must be a dictionary by name; got {results!r}.")
+    return results.items()
+
+
+def _styles():
+    """Without end; one a color and a marker later, each time the colors are used up."""
+    for i in itertools.count():
+        color = COLORS[i % len(COLORS)]
+        marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
+        yield {"color": color, "marker": marker, "markersize": 4}
+
+
+def _finish(axes, x, y, *, legend):
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    if legend:
+        axes.legend(frameon=False)
