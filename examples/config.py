@@ -32,6 +32,8 @@ class RunConfig:
       warmup: epochs in which the learning rate grows to its peak.
       momentum: of sgd.
       nesterov: whether sgd's momentum is Nesterov's.
+      betas: β₁ and β₂ of adam and its kin; those of Optax if not given.
+      epsilon: ε of adam and its kin; that of Optax if not given.
       weight_decay: factor of the parameters that sgd and adam add to the gradient, and
         that adamw and other optimizers with such an argument subtract.
       optimizer: what wraps the base optimizer, a name of this library (sam,
@@ -77,6 +79,8 @@ class RunConfig:
     warmup: float = 0.0
     momentum: float = 0.9
     nesterov: bool = False
+    betas: tuple[float, float] | None = None
+    epsilon: float | None = None
     weight_decay: float = 5e-4
     optimizer: str = "lookbehind_sam"
     rho: float | None = None
@@ -223,6 +227,83 @@ RECIPES: dict[str, dict[str, Any]] = {
         "rho": 0.05,
         "k": 2,
         "alpha": "adaptive",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationConfig(RunConfig):
+    """Train a Transformer to translate, with any optimizer of this library.
+
+    It needs a pair of text files to learn from and one to validate with: of one
+    sentence a line, plain or compressed (.gz), line i of the one being the translation
+    of line i of the other.
+    The folder of the run gets its configuration, subwords, log, plots, summary,
+    translations and checkpoints; a run that is there already is continued.
+
+    Attributes:
+      recipe: named defaults for the rest; their sources are in examples/config.py.
+      train: source and target to learn from.
+      valid: source and target that are translated after each epoch.
+      test: source and target that are translated in the end.
+      vocabulary: number of subwords, of both languages together.
+      max_length: most subwords in a sentence. Longer pairs aren't trained on, and
+        longer sources are cut.
+      layers: of the encoder, and as many of the decoder.
+      width: of the tokens.
+      heads: attention heads.
+      hidden: width inside the feed-forward networks.
+      dropout: rate.
+    """
+
+    recipe: Literal["small", "paper"] = "small"
+    train: tuple[Path, Path] | None = None
+    valid: tuple[Path, Path] | None = None
+    test: tuple[Path, Path] | None = None
+    vocabulary: int = 4000
+    max_length: int = 32
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    hidden: int = 512
+    dropout: float = 0.1
+    epochs: int = 8
+    label_smoothing: float = 0.1
+    base: str = "adam"
+    betas: tuple[float, float] | None = (0.9, 0.98)
+    epsilon: float | None = 1e-9
+    learning_rate: float = 2e-3
+    schedule: Literal["constant", "cosine", "step", "inverse-sqrt"] = "inverse-sqrt"
+    warmup: float = 1.0
+    weight_decay: float = 0.0
+    switch_minibatches: bool = True
+
+
+# Each overrides defaults of TranslationConfig; flags override both.
+TRANSLATION_RECIPES: dict[str, dict[str, Any]] = {
+    # Minutes on two CPU cores.
+    "small": {},
+    # Mordido et al. 2024, Section 6.2: 12 layers, Adam, label smoothing, inverse-sqrt
+    # schedule after a warm-up, a minibatch for each inner step and two gradients of it.
+    # Sizes, dropout, smoothing, Adam's β and ε, and the peak of the learning rate,
+    # which is 1/√(512·4000), are those of the base model of Vaswani et al. 2017,
+    # Table 3 and Section 5. They warm up over 4000 steps, which is about 6 epochs of
+    # 160,000 pairs; tell --warmup for texts of other sizes.
+    "paper": {
+        "vocabulary": 10_000,
+        "max_length": 128,
+        "layers": 6,
+        "width": 512,
+        "heads": 8,
+        "hidden": 2048,
+        "epochs": 50,
+        "batch_size": 128,
+        "learning_rate": 7e-4,
+        "warmup": 6.0,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+        "reuse_gradients": False,
     },
 }
 

@@ -17,37 +17,32 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
-class Resident:
-    """All training images on the device, as uint8; a batch is an array of indices.
+class Indexed:
+    """Training examples on the device; a batch is an array of indices.
 
     Attributes:
       train: number of training examples.
-      test: number of test examples.
-      shape: height, width and channels of an image.
-      classes: number of classes.
-      mean: of each channel of the training images, where 255 counts as 1.
-      std: standard deviation of each channel, in the same unit.
-      arrays: the images and labels, for `take`.
+      arrays: the examples, for `take`.
     """
 
     def __init__(
-        self, dataset: data.Dataset, batch: tuple[int, ...], seed: int, layout: Layout
+        self,
+        arrays: tuple[np.ndarray, ...],
+        batch: tuple[int, ...],
+        seed: int,
+        layout: Layout,
     ):
-        """Copies the images to the devices.
+        """Copies the examples to the devices.
 
         Args:
-          dataset: in memory.
+          arrays: with examples along the leading axis.
           batch: shape of a step's examples, those of one minibatch last.
           seed: of their order.
           layout: of the devices.
         """
-        self.dataset, self.batch, self.seed, self.layout = dataset, batch, seed, layout
-        self.train, self.test = len(dataset.train.labels), len(dataset.test.labels)
-        self.shape = dataset.train.images.shape[1:]
-        self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
-        self.arrays = tuple(
-            layout.put(array, layout.everywhere) for array in dataset.train
-        )
+        self.batch, self.seed, self.layout = batch, seed, layout
+        self.train = len(arrays[0])
+        self.arrays = tuple(layout.put(array, layout.everywhere) for array in arrays)
 
     def indices(self, start: int, stop: int) -> np.ndarray:
         """Those of the examples in the steps from `start` to `stop`, of one epoch."""
@@ -68,10 +63,32 @@ class Resident:
         sharding = self.layout.batch(axis=len(self.batch))
         return self.layout.put(self.indices(start, stop), sharding)
 
-    def take(self, arrays: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        """Images and labels of a batch."""
-        images, labels = arrays
-        return images[batch], labels[batch]
+    def take(self, arrays: Any, batch: Any) -> Any:
+        """The arrays of a batch."""
+        return tuple(array[batch] for array in arrays)
+
+
+class Resident(Indexed):
+    """All training images on the device, as uint8.
+
+    Attributes:
+      train: number of training examples.
+      test: number of test examples.
+      shape: height, width and channels of an image.
+      classes: number of classes.
+      mean: of each channel of the training images, where 255 counts as 1.
+      std: standard deviation of each channel, in the same unit.
+      arrays: the images and labels, for `take`.
+    """
+
+    def __init__(
+        self, dataset: data.Dataset, batch: tuple[int, ...], seed: int, layout: Layout
+    ):
+        """Copies the images to the devices; see `Indexed`."""
+        super().__init__(tuple(dataset.train), batch, seed, layout)
+        self.dataset, self.test = dataset, len(dataset.test.labels)
+        self.shape = dataset.train.images.shape[1:]
+        self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
 
     def test_batches(self) -> Iterator[tuple[jax.Array, ...]]:
         """Test images, labels, and a mask that is False where the last is filled up."""

@@ -77,11 +77,6 @@ def make_base(
 ) -> optax.GradientTransformationExtraArgs:
     """The base optimizer; sgd and adam decay weights through the gradient."""
     decay, name = config.weight_decay, config.base
-    if name == "sgd":
-        sgd = optax.sgd(schedule, config.momentum or None, config.nesterov)
-        return optax.chain(optax.add_decayed_weights(decay), sgd)
-    if name == "adam":
-        return optax.chain(optax.add_decayed_weights(decay), optax.adam(schedule))
     factory: Any = getattr(optax, name, None) or getattr(optax.contrib, name, None)
     parameters = inspect.signature(factory).parameters if callable(factory) else {}
     if "learning_rate" not in parameters:
@@ -89,9 +84,21 @@ def make_base(
             f"--base must name an optimizer of Optax, such as sgd, adam or adamw; "
             f"got {name}"
         )
-    options = {"weight_decay": decay} if "weight_decay" in parameters else {}
-    made: Any = factory(schedule, **options)
-    return optax.with_extra_args_support(made)
+    options: dict[str, Any] = {}
+    if config.betas is not None:
+        options["b1"], options["b2"] = config.betas
+    if config.epsilon is not None:
+        options["eps"] = config.epsilon
+    if not options.keys() <= parameters.keys():
+        raise ValueError(f"--betas and --epsilon are for other optimizers than {name}")
+    if name == "sgd":
+        options |= {"momentum": config.momentum or None, "nesterov": config.nesterov}
+    if "weight_decay" in parameters:
+        options["weight_decay"] = decay
+    base: Any = factory(schedule, **options)
+    if name in ("sgd", "adam"):
+        base = optax.chain(optax.add_decayed_weights(decay), base)
+    return optax.with_extra_args_support(base)
 
 
 def make_member(

@@ -10,34 +10,47 @@ Record = dict[str, float]
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart.
 TRAINING, TEST = "#0072B2", "#D55E00"
 
+# The records' names of the curves in each panel.
+IMAGES = {
+    "loss": ("loss", "test_loss"),
+    "error (%)": ("accuracy", "test_accuracy"),
+    "learning rate": ("learning_rate",),
+    "α": ("alpha",),
+}
+TRANSLATION = {
+    "loss": ("loss", "valid_loss"),
+    "BLEU": ("valid_bleu",),
+    "learning rate": ("learning_rate",),
+    "α": ("alpha",),
+}
 
-def plot_runs(logs: list[list[Record]], title: str, output: Path) -> None:
-    """Saves loss, accuracy, learning rate and α over the epochs, one line for a run."""
+
+def plot_runs(
+    logs: list[list[Record]],
+    title: str,
+    output: Path,
+    panels: dict[str, tuple[str, ...]] = IMAGES,
+) -> None:
+    """Saves four panels of curves over the epochs, one line for a run."""
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     figure.suptitle(title)
-    panels = {
-        "loss": {"loss": TRAINING, "test_loss": TEST},
-        "error (%)": {"accuracy": TRAINING, "test_accuracy": TEST},
-        "learning rate": {"learning_rate": "black"},
-        "α": {"alpha": "black"},
-    }
     for axes, (label, curves) in zip(
         figure.subplots(2, 2).flat, panels.items(), strict=True
     ):
-        for name, color in curves.items():
+        colors = (TRAINING, TEST) if len(curves) > 1 else ("black",)
+        for name, color in zip(curves, colors, strict=True):
             for i, log in enumerate(logs):
                 epochs = [record["epoch"] for record in log]
                 values = np.array([record[name] for record in log])
                 if label == "error (%)":
                     values = 100 * (1 - values)
-                who = "test" if name.startswith("test") else "training"
                 axes.plot(
                     epochs,
                     values,
                     color=color,
                     alpha=1.0 if len(logs) == 1 else 0.6,
                     marker="." if len(epochs) < 40 else None,
-                    label=who if i == 0 else None,
+                    label=set_of(name) if i == 0 else None,
                 )
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -48,3 +61,9 @@ def plot_runs(logs: list[list[Record]], title: str, output: Path) -> None:
         if label == "α":
             axes.set_ylim(0, 1.05)
     figure.savefig(output, dpi=150)
+
+
+def set_of(name: str) -> str:
+    """Which examples a record's name is about."""
+    sets = {"test": "test", "valid": "validation"}
+    return sets.get(name.partition("_")[0], "training")

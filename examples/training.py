@@ -13,16 +13,13 @@ import optax
 from examples import augmentation
 from examples import data
 from examples import feeds
-from examples import meshes
 from examples.config import Config
 from examples.models import MODELS
 from examples.models import VisionTransformer
-from examples.optimizers import make_base
-from examples.optimizers import make_phases
-from examples.optimizers import make_schedule
 from examples.optimizers import Phase
+from examples.phased import no_sums
+from examples.phased import Phased
 from examples.pretrained import load_vit
-import lookbehind_optax as lb
 
 
 class State(NamedTuple):
@@ -43,43 +40,17 @@ class State(NamedTuple):
     sums: dict[str, jax.Array]
 
 
-SEEN = ("loss", "accuracy", "perturbed_loss", "alpha", "grad_norm")
-
-
-class Training:
-    """A run as its configuration tells it; pure functions of the `State`.
-
-    Attributes:
-      steps: number of steps.
-      steps_per_epoch: number of steps in an epoch.
-      examples_per_step: number of images that a step takes.
-      phases: what trains, and until which step.
-      schedule: the learning rate at a step.
-      layout: of the devices.
-      shapes: of the state's arrays, with their places.
-      scans: whether several steps are one call.
-    """
+class Training(Phased):
+    """A run as its configuration tells it; pure functions of the `State`."""
 
     unit = "images"
     goal = "test_accuracy"
+    config: Config
 
     def __init__(self, config: Config, dataset: data.Dataset | data.Streamed):
         """Builds network, optimizers and steps; nothing is computed yet."""
-        self.config, self.layout = config, meshes.layout(config.mesh)
-        ks = {phase.k for phase in make_phases(config, make_base(config, 1), 1)}
-        batch = (config.batch_size,)
-        if config.switch_minibatches:
-            if len(ks) > 1:
-                raise ValueError(
-                    "--switch-minibatches needs one k in all --phases; "
-                    f"got {', '.join(map(str, sorted(ks)))}"
-                )
-            batch = (max(1, *ks), config.batch_size)
-        if config.batch_size % self.layout.devices:
-            raise ValueError(
-                f"--batch-size must be a multiple of the {self.layout.devices} devices "
-                f"that share a batch; got {config.batch_size}"
-            )
+        super().__init__(config)
+        batch = self.batch
         if isinstance(dataset, data.Dataset):
             self.feed = feeds.Resident(dataset, batch, config.seed, self.layout)
             size = config.image_size or self.feed.shape[0]
@@ -90,17 +61,7 @@ class Training:
         channels = 3 if config.pretrained else self.feed.shape[-1]
         self.shape = (size, size, channels)
         self.model = self.make_model()
-        self.examples_per_step = int(np.prod(batch))
-        self.steps_per_epoch = self.feed.train // self.examples_per_step
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"--batch-size is too large: a step takes {self.examples_per_step} of "
-                f"the {self.feed.train} training images"
-            )
-        self.steps = config.epochs * self.steps_per_epoch
-        self.schedule = make_schedule(config, self.steps_per_epoch)
-        base = make_base(config, self.schedule)
-        self.phases = make_phases(config, base, self.steps_per_epoch)
+        self.plan(self.feed.train)
         resident = isinstance(self.feed, feeds.Resident)
         # Crops of a stream are random already.
         self.augments = resident and (
@@ -109,8 +70,7 @@ class Training:
         )
         # Loops around convolutions are slow on CPUs, where calls cost little.
         self.scans = resident and jax.default_backend() != "cpu"
-        self.shapes = self.layout.shapes(self.make_state)
-        self.places = jax.tree.map(lambda leaf: leaf.sharding, self.shapes)
+        self.place()
 
     def make_model(self) -> Any:
         """The network, of as many classes as the dataset has."""
@@ -134,7 +94,7 @@ class Training:
             params=params,
             batch_stats=variables.get("batch_stats", {}),
             opt_state=self.phases[0].optimizer.init(params),
-            sums=dict.fromkeys(SEEN, jnp.float32(0.0)),
+            sums=no_sums(),
         )
 
     def init(self) -> State:
@@ -159,57 +119,12 @@ class Training:
         images = augmentation.normalise(images, mean, std)
         return jnp.broadcast_to(images, (*images.shape[:-1], self.shape[-1]))
 
-    def advance(self, state: State, start: int, stop: int) -> State:
-        """Takes the steps from `start` to `stop`, which are of one epoch."""
-        while start < stop:
-            phase = next(phase for phase in self.phases if start < phase.until)
-            end = min(stop, phase.until)
-            if self.scans and isinstance(self.feed, feeds.Resident):
-                batches = self.feed.stacked(start, end)
-                state = self.scan(phase)(state, self.feed.arrays, batches)
-            else:
-                step = self.train_step(phase)
-                for batch in self.feed.batches(start, end):
-                    state = step(state, self.feed.arrays, batch)
-            start = end
-        return state
-
-    @functools.cache  # noqa: B019 a training lives as long as the program
-    def train_step(self, phase: Phase) -> Callable[..., State]:
-        """The jitted step of a phase."""
-        return jax.jit(
-            self.pure_step(phase), donate_argnums=0, out_shardings=self.places
-        )
-
-    @functools.cache  # noqa: B019
-    def scan(self, phase: Phase) -> Callable[..., State]:
-        """Steps of a phase, without a word between device and host."""
-        step = self.pure_step(phase)
-
-        @functools.partial(jax.jit, donate_argnums=0, out_shardings=self.places)
-        def scan(state, arrays, batches):
-            def body(state, batch):
-                return step(state, arrays, batch), None
-
-            return jax.lax.scan(body, state, batches)[0]
-
-        return scan
-
     def pure_step(self, phase: Phase) -> Callable[..., State]:
         """One step on a batch of the feed, augmented on the device."""
-        config = self.config
-        update = lb.make_step(
-            self.loss,
-            phase.optimizer,
-            has_aux=True,
-            switch_minibatches=config.switch_minibatches and phase.k > 0,
-            micro_batches=config.micro_batches,
-            m=config.m,
-            axis_name=None if config.m is None else "group",
-        )
+        update = self.update(phase, self.loss)
 
         def step(state, arrays, batch):
-            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+            key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
             crops, dropout = jax.random.split(key)
             images, labels = self.feed.take(arrays, batch)
             if self.augments:
@@ -223,19 +138,7 @@ class Training:
                 batch_stats=state.batch_stats,
                 key=dropout,
             )
-            seen = {
-                "loss": out.loss,
-                "accuracy": out.aux["accuracy"],
-                "perturbed_loss": out.perturbed_loss,
-                "alpha": out.alpha,
-                "grad_norm": out.grad_norm,
-            }
-            begins = state.step % self.steps_per_epoch == 0
-            sums = {
-                name: jnp.where(begins, value, state.sums[name] + value)
-                for name, value in seen.items()
-            }
-            batch_stats = out.aux["batch_stats"]
+            batch_stats, sums = out.aux["batch_stats"], self.add(state, out)
             return State(state.step + 1, params, batch_stats, opt_state, sums)
 
         return step
@@ -266,11 +169,6 @@ class Training:
             pending = self.evaluate_batch(params, state.batch_stats, *batch)
         loss, correct = (sums + np.asarray(pending, np.float64)) / self.feed.test
         return {"test_loss": float(loss), "test_accuracy": float(correct)}
-
-    @functools.cached_property
-    def slow_weights(self) -> Callable[[State], Any]:
-        """What is evaluated; other than the parameters under a Lookahead."""
-        return jax.jit(lambda state: lb.eval_params(state.opt_state, state.params))
 
     @functools.cached_property
     def evaluate_batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
