@@ -267,7 +267,8 @@ class TranslationConfig(RunConfig):
     heads: int = 4
     hidden: int = 512
     dropout: float = 0.1
-    epochs: int = 8
+    epochs: int = 5
+    batch_size: int = 32
     label_smoothing: float = 0.1
     base: str = "adam"
     betas: tuple[float, float] | None = (0.9, 0.98)
@@ -281,7 +282,7 @@ class TranslationConfig(RunConfig):
 
 # Each overrides defaults of TranslationConfig; flags override both.
 TRANSLATION_RECIPES: dict[str, dict[str, Any]] = {
-    # Minutes on two CPU cores.
+    # Ten minutes on two CPU cores for Multi30k's 29,000 pairs.
     "small": {},
     # Mordido et al. 2024, Section 6.2: 12 layers, Adam, label smoothing, inverse-sqrt
     # schedule after a warm-up, a minibatch for each inner step and two gradients of it.

@@ -167,7 +167,7 @@ class EncoderDecoder(nn.Module):
         """Tokens (batch, length) as vectors, from a position onwards."""
         x = self.embedding(tokens) * self.width**0.5
         places = sinusoids(jnp.arange(tokens.shape[1]) + position, self.width)
-        return self.drop(x + places.astype(self.dtype), deterministic=not train)
+        return self.drop(x + places.astype(self.dtype)[None], deterministic=not train)
 
 
 def attend(
@@ -211,21 +211,20 @@ def translate(
     one_by_one = model.clone(cached=True)
     nothing = jnp.full((len(source), length), PAD, jnp.int32)
 
-    def start():
+    def filled():
         key = jax.random.key(0)
         return one_by_one.init(key, nothing, memory, source, method="decode")["cache"]
 
     empty = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(start)
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(filled)
     )
 
-    def goes_on(carry):
-        position, tokens, _, _ = carry
-        ended = jnp.any(tokens == END, axis=1)
-        return (position < length) & ~jnp.all(ended)
+    def any_goes_on(carry):
+        position, _, _, goes_on, _ = carry
+        return (position < length) & jnp.any(goes_on)
 
     def step(carry):
-        position, tokens, last, cache = carry
+        position, tokens, last, goes_on, cache = carry
         logits, updated = one_by_one.apply(
             {"params": params, "cache": cache},
             last[:, None],
@@ -236,9 +235,10 @@ def translate(
             mutable="cache",
         )
         best = jnp.argmax(logits[:, 0], axis=-1).astype(tokens.dtype)
-        best = jnp.where((last == END) | (last == PAD), PAD, best)
+        best = jnp.where(goes_on, best, PAD)
         tokens = tokens.at[:, position].set(best)
-        return position + 1, tokens, best, updated["cache"]
+        return position + 1, tokens, best, goes_on & (best != END), updated["cache"]
 
     first = jnp.full(len(source), START, jnp.int32)
-    return jax.lax.while_loop(goes_on, step, (0, nothing, first, empty))[1]
+    start = (0, nothing, first, jnp.full(len(source), True), empty)
+    return jax.lax.while_loop(any_goes_on, step, start)[1]
