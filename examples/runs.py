@@ -39,6 +39,7 @@ FREE = {
     "save_every",
     "seeds",
     "tensorboard",
+    "test",
 }
 
 

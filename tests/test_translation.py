@@ -488,7 +488,7 @@ def test_killed_it_ends_the_same(tmp_path):
             while not list((tmp_path / name).glob("checkpoints/[0-9]*")):
                 assert process.poll() is None
             process.kill()
-            process.wait()
+            process.communicate()
             process = start(tmp_path, tmp_path / name, "--save-every", "5")
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
