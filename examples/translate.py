@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
+from examples import meshes
 from examples import plots
 from examples import runs
 from examples import text
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
             TranslationConfig, TRANSLATION_RECIPES, "examples.translate", arguments
         )
         if config.distributed:
-            jax.distributed.initialize()
+            meshes.join()
         train(config)
     except runs.Stopped as stop:
         sys.exit(f"{stop}. Run the same command again to go on.")
