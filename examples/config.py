@@ -232,17 +232,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TranslationConfig(RunConfig):
-    """Train a Transformer to translate, with any optimizer of this library.
-
-    It needs a pair of text files to learn from and one to validate with: of one
-    sentence a line, plain or compressed (.gz), line i of the one being the translation
-    of line i of the other.
-    The folder of the run gets its configuration, subwords, log, plots, summary,
-    translations and checkpoints; a run that is there already is continued.
+class Texts:
+    """What a translator is made of.
 
     Attributes:
-      recipe: named defaults for the rest; their sources are in examples/config.py.
+      recipe: named defaults for all the rest; their sources are in examples/config.py.
       train: source and target to learn from.
       valid: source and target that are translated after each epoch.
       test: source and target that are translated in the end.
@@ -267,6 +261,19 @@ class TranslationConfig(RunConfig):
     heads: int = 4
     hidden: int = 512
     dropout: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationConfig(RunConfig, Texts):  # whose fields come first
+    """Train a Transformer to translate, with any optimizer of this library.
+
+    It learns from a pair of text files and is validated with another: files of one
+    sentence a line, plain or compressed (.gz), line i of the one being the translation
+    of line i of the other. The folder of the run gets its configuration, subwords, log,
+    plots, summary, translations and checkpoints; a run that is there already is
+    continued.
+    """
+
     epochs: int = 5
     batch_size: int = 32
     label_smoothing: float = 0.1

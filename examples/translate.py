@@ -58,7 +58,8 @@ def train(config: TranslationConfig) -> None:
             continue
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs.append([json.loads(line) for line in lines])
-        plots.plot_runs(logs[-1:], folder.name, folder / "plots.png", plots.TRANSLATION)
+        picture = folder / "plots.png"
+        plots.plot_runs(logs[-1:], title(one), picture, plots.TRANSLATION)
     if jax.process_index() == 0:
         report(config, summaries, logs)
         if test is not None:
@@ -111,6 +112,13 @@ def finish(
     return sentences
 
 
+def title(config: TranslationConfig) -> str:
+    """What a run is, in a line."""
+    optimizer = ", ".join(config.phases) or config.optimizer
+    layers = f"{config.layers} + {config.layers} layers of width {config.width}"
+    return f"{layers}, {optimizer} over {config.base}"
+
+
 def report(
     config: TranslationConfig,
     summaries: list[dict[str, Any]],
@@ -119,16 +127,13 @@ def report(
     """Says what came out, and draws all seeds together."""
     last = summaries[-1]
     print(
-        f"{config.layers} + {config.layers} layers "
-        f"({last['parameters']:,} parameters), "
-        f"{config.optimizer if not config.phases else ', '.join(config.phases)} over "
-        f"{config.base}: {last['gradient_evaluations']:,} gradient evaluations, "
+        f"{title(config)}: {last['parameters']:,} parameters, "
+        f"{last['gradient_evaluations']:,} gradient evaluations, "
         f"{sum(s['wall_seconds'] for s in summaries):.0f} s on {last['device']}"
     )
     if config.seeds > 1:
-        plots.plot_runs(
-            logs, config.output.name, config.output / "plots.png", plots.TRANSLATION
-        )
+        picture = config.output / "plots.png"
+        plots.plot_runs(logs, title(config), picture, plots.TRANSLATION)
     names = {
         "final_valid_bleu": "validation BLEU",
         "best_valid_bleu": "at best",
