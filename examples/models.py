@@ -253,20 +253,26 @@ class ConvNet(nn.Module):
     """Two convolutions and a linear layer, for CPUs, with Flax's initialisation.
 
     Attributes:
+      norm: whether a BatchNorm follows each convolution.
       classes: number of classes.
       dtype: of the computation.
     """
 
+    norm: bool = False
     classes: int = 10
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
-        del train  # it has nothing that training changes
         x = images
         for channels in (16, 32):
-            x = nn.relu(nn.Conv(channels, (3, 3), dtype=self.dtype)(x))
+            x = nn.Conv(channels, (3, 3), dtype=self.dtype)(x)
+            if self.norm:
+                x = nn.BatchNorm(
+                    use_running_average=not train, momentum=0.9, dtype=self.dtype
+                )(x)
+            x = nn.relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(len(x), -1).astype(jnp.float32)
         return nn.Dense(self.classes)(x)
@@ -327,4 +333,5 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         VisionTransformer, patch=4, width=96, depth=4, heads=3, classes=10
     ),
     "convnet": ConvNet,
+    "convnet-bn": functools.partial(ConvNet, norm=True),
 }

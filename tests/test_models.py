@@ -36,6 +36,7 @@ PARAMETERS = {
     "vit-b16": 86_567_656,
     "vit-micro": 459_562,
     "convnet": 25_578,
+    "convnet-bn": 25_578 + 2 * (16 + 32),
 }
 
 
