@@ -58,19 +58,33 @@ Optimizer = optax.GradientTransformationExtraArgs
 
 
 class Method(NamedTuple):
-    """An optimizer around SGD, the gradients its step costs, its color in the plot."""
+    """An optimizer around SGD.
+
+    Attributes:
+      wrap: puts it around SGD.
+      learning_rate: of SGD, for each gradient of a step.
+      gradients: evaluations that a step costs.
+      color: in the plot, of Okabe and Ito's palette, which colour-blind readers can
+        tell apart.
+    """
 
     wrap: Callable[[Optimizer], Optimizer]
+    learning_rate: float
     gradients: int
-    color: str  # of Okabe and Ito's palette, which colour-blind readers can tell apart
+    color: str
+
+    def optimizer(self) -> Optimizer:
+        """Of a client, with momentum."""
+        rate = self.learning_rate * self.gradients
+        return self.wrap(optax.sgd(rate, momentum=0.9))
 
 
 METHODS = {
-    "SGD": Method(lambda sgd: sgd, 1, "#000000"),
-    "SAM": Method(lambda sgd: lb.sam(sgd, rho=0.1), 2, "#0072B2"),
-    "ASAM": Method(lambda sgd: lb.asam(sgd, rho=0.5), 2, "#E69F00"),
+    "SGD": Method(lambda sgd: sgd, 0.05, 1, "#000000"),
+    "SAM": Method(lambda sgd: lb.sam(sgd, rho=0.2), 0.05, 2, "#0072B2"),
+    "ASAM": Method(lambda sgd: lb.asam(sgd, rho=1.0), 0.03, 2, "#E69F00"),
     "Lookbehind-SAM": Method(
-        lambda sgd: lb.lookbehind_sam(sgd, rho=0.05, k=2, alpha=0.5), 3, "#D55E00"
+        lambda sgd: lb.lookbehind_sam(sgd, rho=0.2, k=2, alpha=0.5), 0.03, 3, "#D55E00"
     ),
 }
 
@@ -94,7 +108,6 @@ class Config:
       rounds: in the last quarter of them the server averages its models.
       gradients: evaluations that a client spends in a round, a multiple of 6.
       batch_size: images in a batch of a client; every client has as many, at least.
-      learning_rate: of SGD, for each gradient of a step.
       seeds: runs of each method, 2 or more.
       output: PNG file of the curves, replaced if it exists.
     """
@@ -103,12 +116,11 @@ class Config:
     data_dir: Path | None = None
     clients: int = 20
     sampled: int = 5
-    concentration: float = 0.2
-    rounds: int = 80
+    concentration: float = 0.1
+    rounds: int = 200
     gradients: int = 12
     batch_size: int = 10
-    learning_rate: float = 0.01
-    seeds: int = 5
+    seeds: int = 10
     output: Path = Path("federated.png")
 
 
@@ -226,8 +238,8 @@ def make_round(loss: Callable, optimizer: Optimizer) -> Callable:
       optimizer: of the clients, any Optax optimizer.
 
     Returns:
-      `round(params, sizes, batches)`, which returns the server's new parameters, from
-      the sizes (clients,) and a tree of arrays (clients, steps, ...).
+      `federated_round(params, sizes, batches)`, which returns the server's new
+      parameters, from the sizes (clients,) and a tuple of arrays (clients, steps, ...).
 
     References:
       McMahan et al., `Communication-Efficient Learning of Deep Networks from
@@ -246,13 +258,13 @@ def make_round(loss: Callable, optimizer: Optimizer) -> Callable:
         return params
 
     @jax.jit
-    def round(params, sizes, batches):
+    def federated_round(params, sizes, batches):
         # From here on, every client has parameters and a state of its own.
         clients = jax.vmap(train_client, in_axes=(None, 0))(params, batches)
         weights = sizes / sizes.sum()
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), clients)
 
-    return round
+    return federated_round
 
 
 # ---- The end of it -------------------------------------------------------------------
@@ -310,8 +322,9 @@ class Problem:
 def train(
     config: Config,
     problem: Problem,
-    method: Method,
     federated_round: Callable,
+    steps: int,
+    clients: list[np.ndarray],
     seed: int,
 ) -> Iterator[tuple[Any, Any]]:
     """One run, which yields the server's model and its average after each round.
@@ -319,16 +332,12 @@ def train(
     Until the last quarter of the rounds begins, the average is the model itself.
     """
     images, labels = problem.train
-    clients = split(
-        labels, config.clients, config.concentration, config.batch_size, seed
-    )
     params = average = problem.init(seed)
     start = config.rounds - config.rounds // 4
     for i in range(config.rounds):
         rng = np.random.default_rng((seed, i))
         chosen = rng.choice(config.clients, config.sampled, replace=False)
         sizes = np.array([len(clients[c]) for c in chosen], np.float32)
-        steps = config.gradients // method.gradients
         indices = np.stack(
             [local_batches(rng, clients[c], steps, config.batch_size) for c in chosen]
         )
@@ -366,20 +375,37 @@ def print_table(
 
 
 def plot(config: Config, curves: dict[str, np.ndarray]) -> None:
-    """Saves the mean accuracies over the rounds."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    """Saves the mean test errors over the rounds, and those of SWA, larger."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     rounds = np.arange(1, config.rounds + 1)
-    start = config.rounds - config.rounds // 4
+    late = rounds > config.rounds - config.rounds // 4
     for name, curve in curves.items():
-        server, average = curve.mean(axis=0).T
         color = METHODS[name].color
-        axes.plot(rounds, server, color=color, linewidth=0.8, label=name)
-        axes.plot(rounds[start:], average[start:], color=color, linewidth=2.5)
-    axes.set_xlabel("round")
-    axes.set_ylabel("test accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+        server, average = 100 - curve.mean(axis=0).T
+        error = curve[..., 1].std(axis=0, ddof=1) / math.sqrt(config.seeds)
+        left.plot(rounds, server, color=color, linewidth=1, label=name)
+        right.plot(rounds[late], server[late], color=color, linewidth=1, alpha=0.5)
+        right.plot(rounds[late], average[late], color=color, linewidth=2.5)
+        band = (average - error)[late], (average + error)[late]
+        right.fill_between(rounds[late], *band, color=color, alpha=0.12, linewidth=0)
+    left.set_yscale("log")
+    bottom, top = left.get_ylim()
+    ticks = [t for t in (1, 2, 3, 4, 6, 10, 20, 30, 40, 60, 80) if bottom <= t <= top]
+    left.set_yticks(ticks, [str(tick) for tick in ticks])
+    left.minorticks_off()
+    left.set_ylabel("test error (%), log scale")
+    left.set_title("The server's model")
+    left.legend(frameon=False)
+    right.set_ylabel("test error (%)")
+    right.set_title("Last quarter; bold: SWA, ± standard error")
+    for axes in (left, right):
+        axes.set_xlabel("round")
+        axes.grid(alpha=0.3)
+    figure.suptitle(
+        f"{config.dataset}, Dirichlet({config.concentration:g}) over {config.clients} "
+        f"clients, {config.sampled} in a round; mean over n = {config.seeds} seeds"
+    )
     figure.savefig(config.output, dpi=150)
 
 
@@ -396,17 +422,27 @@ def main(arguments: list[str] | None = None) -> None:
 def compare(config: Config) -> None:
     """Every method on every seed."""
     problem = Problem(data.load(config.dataset, config.data_dir))
+    splits = [
+        split(
+            problem.train[1],
+            config.clients,
+            config.concentration,
+            config.batch_size,
+            seed,
+        )
+        for seed in range(config.seeds)
+    ]
     curves, seconds = {}, {}
     total = len(METHODS) * config.seeds * config.rounds
     with tqdm(total=total, unit=" rounds") as progress:
         for name, method in METHODS.items():
             progress.set_description(name)
             start = time.perf_counter()
-            sgd = optax.sgd(config.learning_rate * method.gradients, momentum=0.9)
-            federated_round = make_round(problem.loss, method.wrap(sgd))
+            federated_round = make_round(problem.loss, method.optimizer())
+            steps = config.gradients // method.gradients
             curves[name] = np.empty((config.seeds, config.rounds, 2))
-            for seed in range(config.seeds):
-                run = train(config, problem, method, federated_round, seed)
+            for seed, clients in enumerate(splits):
+                run = train(config, problem, federated_round, steps, clients, seed)
                 for i, models in enumerate(run):
                     curves[name][seed, i] = [problem.accuracy(m) for m in models]
                     progress.update()

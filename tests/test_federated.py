@@ -125,9 +125,8 @@ def train_alone(optimizer, params, x, y):
     return params
 
 
-@pytest.mark.parametrize("method", ["SGD", "Lookbehind-SAM"])
-def test_one_client_with_all_examples_is_plain_training(method):
-    optimizer = METHODS[method].wrap(optax.sgd(0.1, momentum=0.9))
+def test_one_client_with_all_examples_is_plain_training():
+    optimizer = METHODS["Lookbehind-SAM"].optimizer()
     params, (x, y) = make_problem(clients=1, steps=4)
     federated_round = make_round(loss, optimizer)
     trained = federated_round(params, jnp.array([7.0]), (x, y))
@@ -137,7 +136,7 @@ def test_one_client_with_all_examples_is_plain_training(method):
 
 @pytest.mark.parametrize("method", ["ASAM", "Lookbehind-SAM"])
 def test_clients_train_as_each_would_alone(method):
-    optimizer = METHODS[method].wrap(optax.sgd(0.1, momentum=0.9))
+    optimizer = METHODS[method].optimizer()
     params, (x, y) = make_problem(clients=3, steps=4)
     sizes = np.array([1.0, 2.0, 5.0], np.float32)
     server = make_round(loss, optimizer)(params, sizes, (x, y))
@@ -158,14 +157,13 @@ def problem():
     return federated.Problem(data.load("digits"))
 
 
-SMALL = Config(
-    clients=4, sampled=2, concentration=1.0, rounds=8, gradients=6, learning_rate=0.03
-)
+SMALL = Config(clients=4, sampled=2, concentration=1.0, rounds=8, gradients=6)
 
 
 def test_the_average_is_the_mean_of_the_last_quarter(problem, standard_promotion):
+    clients = split(problem.train[1], 4, 1.0, smallest=10, seed=0)
     federated_round = make_round(problem.loss, optax.sgd(0.03))
-    run = federated.train(SMALL, problem, METHODS["SGD"], federated_round, seed=0)
+    run = federated.train(SMALL, problem, federated_round, 6, clients, seed=0)
     models, averages = zip(*run, strict=True)
     for model, average in zip(models[:6], averages[:6], strict=True):
         jax.tree.map(np.testing.assert_array_equal, model, average)
@@ -176,23 +174,25 @@ def test_the_average_is_the_mean_of_the_last_quarter(problem, standard_promotion
     )
 
 
-def test_methods_of_a_seed_share_split_and_clients(problem, monkeypatch):
-    def seen_by(name):
+def test_methods_of_a_seed_have_the_same_clients(problem, monkeypatch):
+    monkeypatch.setattr(problem, "init", lambda seed: jnp.zeros(1))
+    clients = split(problem.train[1], 4, 1.0, smallest=10, seed=0)
+
+    def sizes_seen(steps):
         seen = []
 
         def federated_round(params, sizes, batches):
+            assert batches[1].shape == (2, steps, 10)
             seen.append(sizes)
-            assert batches[1].shape == (2, 6 // METHODS[name].gradients, 10)
             return params
 
-        runs = federated.train(SMALL, problem, METHODS[name], federated_round, 3)
-        monkeypatch.setattr(problem, "init", lambda seed: jnp.zeros(1))
-        assert len(list(runs)) == 8
+        list(federated.train(SMALL, problem, federated_round, steps, clients, seed=0))
         return seen
 
-    first, *others = map(seen_by, METHODS)
-    for other in others:
-        np.testing.assert_array_equal(first, other)
+    few, many = sizes_seen(2), sizes_seen(6)
+    assert len(few) == 8
+    np.testing.assert_array_equal(few, many)
+    assert len(np.unique(few)) > 2  # other clients in other rounds
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_what_it_refuses(values, message):
 
 def test_one_command_prints_the_table_and_draws_the_curves(tmp_path):
     picture = tmp_path / "federated.png"
-    command = [sys.executable, "-m", "examples.federated", "--rounds", "20"]
+    command = [sys.executable, "-m", "examples.federated", "--rounds", "16"]
     command += ["--seeds", "2", "--output", str(picture)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -225,6 +225,14 @@ def test_one_command_prints_the_table_and_draws_the_curves(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_says_what_is_wrong():
-    with pytest.raises(SystemExit, match=r"^Error: --output must be .* got curves.jpg"):
-        federated.main(["--output", "curves.jpg"])
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--output", "curves.jpg", "^Error: --output must be .* got curves.jpg"),
+        ("--concentration", "0", "^Error: concentration must be positive .* got 0"),
+        ("--batch-size", "66", "^Error: each of 20 clients must have a batch of 66"),
+    ],
+)
+def test_the_command_says_what_is_wrong(flag, value, message):
+    with pytest.raises(SystemExit, match=message):
+        federated.main([flag, value])
