@@ -126,7 +126,7 @@ def train_alone(optimizer, params, x, y):
 
 
 def test_one_client_with_all_examples_is_plain_training():
-    optimizer = METHODS["Lookbehind-SAM"].optimizer()
+    optimizer = METHODS["ASAM"].optimizer()
     params, (x, y) = make_problem(clients=1, steps=4)
     federated_round = make_round(loss, optimizer)
     trained = federated_round(params, jnp.array([7.0]), (x, y))
@@ -134,9 +134,8 @@ def test_one_client_with_all_examples_is_plain_training():
     jax.tree.map(np.testing.assert_array_equal, trained, expected)
 
 
-@pytest.mark.parametrize("method", ["ASAM", "Lookbehind-SAM"])
-def test_clients_train_as_each_would_alone(method):
-    optimizer = METHODS[method].optimizer()
+def test_clients_train_as_each_would_alone():
+    optimizer = METHODS["Lookbehind-SAM"].optimizer()
     params, (x, y) = make_problem(clients=3, steps=4)
     sizes = np.array([1.0, 2.0, 5.0], np.float32)
     server = make_round(loss, optimizer)(params, sizes, (x, y))
