@@ -263,6 +263,12 @@ def restore(
     return training.init(), [], 0.0
 
 
+def final_state(training: Training, folder: Path) -> Any:
+    """The state with which a run in `folder` ended."""
+    with checkpoints(folder, keep=1) as manager:
+        return restore(manager, training)[0]
+
+
 @contextlib.contextmanager
 def interruptions():
     """Yields a function that returns the signal that asked to stop, or 0."""

@@ -97,8 +97,7 @@ def finish(
 
     The translations are left in the folder, one a line.
     """
-    with runs.checkpoints(folder, training.config.keep) as manager:
-        state, _, _ = runs.restore(manager, training)
+    state = runs.final_state(training, folder)
     sentences = training.translations(training.slow_weights(state), test.source)
     summary["test_bleu"] = training.bleu(sentences, test)
     summary["bleu_signature"] = str(training.metric.get_signature())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -14,6 +15,7 @@ from lookbehind_optax import _checks
 from lookbehind_optax import _precision
 
 Batches = Iterable[Any]
+Numbers = jax.typing.ArrayLike | Sequence[float]
 Progress = Callable[..., Iterable[Any]]
 
 

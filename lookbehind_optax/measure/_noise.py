@@ -40,7 +40,7 @@ def weight_noise(
     values_fn: Callable[..., Any],
     params: Any,
     batches: _batches.Batches,
-    sigma: jax.typing.ArrayLike,
+    sigma: _batches.Numbers,
     *,
     draws: int = 10,
     key: jax.Array | None = None,

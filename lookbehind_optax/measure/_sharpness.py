@@ -38,7 +38,7 @@ def sharpness(
     losses_fn: Callable[..., jax.Array],
     params: Any,
     batches: _batches.Batches,
-    rho: jax.typing.ArrayLike,
+    rho: _batches.Numbers,
     *,
     m: int | None = None,
     steps: int = 1,
