@@ -43,6 +43,7 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
             axes.annotate(
                 f"{rho:g}", place, textcoords="offset points", xytext=(5, 5), fontsize=8
             )
+    axes.margins(0.1)  # for the numbers
     _finish(axes, "sharpness", "loss", legend=True)
     return figure
 
@@ -127,7 +128,7 @@ def plot_alpha(results: Mapping[str, jax.typing.ArrayLike]) -> Any:
         "right", functions=(lambda alpha: 2 * alpha - 1, lambda cos: (cos + 1) / 2)
     )
     scale.set_ylabel("cos θ, if α is adaptive")
-    _finish(axes, "time", "α", legend=True)
+    _finish(axes, "steps or epochs", "α", legend=True)
     return figure
 
 
