@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+import sys
 import time
 from typing import Any
 from typing import Protocol
@@ -22,6 +23,7 @@ import orbax.checkpoint as ocp
 from tqdm import tqdm
 
 from examples import config as configuration
+from examples import meshes
 from examples.config import RunConfig
 from examples.optimizers import Phase
 from examples.provenance import provenance
@@ -87,6 +89,37 @@ class Stopped(Exception):
 
 class Diverged(Exception):
     """The loss is no number any more; the last good checkpoint is kept."""
+
+
+def main(
+    train: Callable[[Any], None],
+    kind: type[RunConfig],
+    recipes: dict[str, dict[str, Any]],
+    program: str,
+    arguments: list[str] | None,
+) -> None:
+    """Calls `train` with the configuration that the command line tells.
+
+    Args:
+      train: from a configuration to nothing.
+      kind: of the configuration.
+      recipes: named defaults of it.
+      program: name of the module that is run.
+      arguments: those of the command line if None.
+
+    Raises:
+      SystemExit: with a line that says what is wrong, or that it was stopped.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        config = configuration.parse(kind, recipes, program, arguments)
+        if config.distributed:
+            meshes.join()
+        train(config)
+    except Stopped as stop:
+        sys.exit(f"{stop}. Run the same command again to go on.")
+    except (ValueError, OSError, Diverged) as error:
+        sys.exit(f"Error: {error}")
 
 
 def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:

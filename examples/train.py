@@ -2,34 +2,22 @@
 
 import dataclasses
 import json
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 
 from examples import data
-from examples import meshes
 from examples import plots
 from examples import runs
 from examples.config import Config
-from examples.config import parse
 from examples.config import RECIPES
 from examples.training import Training
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains with every seed, and reports."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        config = parse(Config, RECIPES, "examples.train", arguments)
-        if config.distributed:
-            meshes.join()
-        train(config)
-    except runs.Stopped as stop:
-        sys.exit(f"{stop}. Run the same command again to go on.")
-    except (ValueError, OSError, runs.Diverged) as error:
-        sys.exit(f"Error: {error}")
+    runs.main(train, Config, RECIPES, "examples.train", arguments)
 
 
 def train(config: Config) -> None:

@@ -3,18 +3,15 @@
 import dataclasses
 import json
 from pathlib import Path
-import sys
 from typing import Any
 
 import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from examples import meshes
 from examples import plots
 from examples import runs
 from examples import text
-from examples.config import parse
 from examples.config import TRANSLATION_RECIPES
 from examples.config import TranslationConfig
 from examples.translation import Translation
@@ -22,18 +19,9 @@ from examples.translation import Translation
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains with every seed, and reports."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        config = parse(
-            TranslationConfig, TRANSLATION_RECIPES, "examples.translate", arguments
-        )
-        if config.distributed:
-            meshes.join()
-        train(config)
-    except runs.Stopped as stop:
-        sys.exit(f"{stop}. Run the same command again to go on.")
-    except (ValueError, OSError, runs.Diverged) as error:
-        sys.exit(f"Error: {error}")
+    runs.main(
+        train, TranslationConfig, TRANSLATION_RECIPES, "examples.translate", arguments
+    )
 
 
 def train(config: TranslationConfig) -> None:
