@@ -481,8 +481,9 @@ def plot(results: dict[str, Any], output: Path) -> None:
         bottom.xaxis.get_major_locator().set_params(integer=True)
         for axes in column:
             axes.grid(alpha=0.3)
-            axes.set_ylim(top=101)  # what a standard deviation adds beyond isn't there
             axes.tick_params(labelbottom=True)
+    for axes in rows.flat:
+        axes.set_ylim(top=101)  # of a standard deviation, what is beyond isn't there
     rows[0, 0].set_ylabel("mean accuracy on tasks so far (%)")
     rows[1, 0].set_ylabel("accuracy at the end (%)")
     figure.savefig(output, dpi=150)

@@ -10,7 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
+import tensorflow_datasets as tfds
 
 from examples import data
 from examples import lifelong
@@ -106,6 +108,37 @@ def test_a_split_that_leaves_classes_over_is_refused(digits, classes_per_task, s
         match="classes_per_task must split the 10 classes of digits .*" + said,
     ):
         tasks.split(digits, classes_per_task, seed=0)
+
+
+def test_tiny_imagenet_is_prepared_from_its_archive(tmp_path, monkeypatch):
+    """An archive of the same layout, with fewer images, one of them gray."""
+    archive = tmp_path / "archive/tiny-imagenet-200"
+    names = ["n02", "n01"]
+    archive.joinpath("val/images").mkdir(parents=True)
+    archive.joinpath("wnids.txt").write_text("\n".join(names))
+
+    def save(path, level, mode="RGB"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 64), level, "u1")).convert(mode).save(path)
+
+    for name, level in zip(names, (50, 200), strict=True):
+        save(archive / f"train/{name}/images/{name}_0.JPEG", level)
+    save(archive / "train/n01/images/n01_1.JPEG", 220, "L")
+    save(archive / "val/images/val_0.JPEG", 100)
+    line = "val_0.JPEG\tn01\t0\t32\t44\t62\n"
+    archive.joinpath("val/val_annotations.txt").write_text(line)
+    monkeypatch.setattr(
+        tfds.download.DownloadManager,
+        "download_and_extract",
+        lambda self, url: archive.parent,
+    )
+    dataset = data.load("tiny_imagenet", tmp_path / "data")
+    assert dataset.classes == 200
+    assert dataset.train.images.shape == (3, 64, 64, 3)
+    found = zip(dataset.train.images[:, 0, 0, 0], dataset.train.labels, strict=True)
+    assert sorted(found) == [(50, 0), (200, 1), (220, 1)]
+    assert (dataset.test.images == 100).all()
+    assert dataset.test.labels == [1]
 
 
 # The memory.
@@ -331,14 +364,14 @@ def test_the_smoke_benchmark(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "new/lifelong_smoke.json").read_text())
+    written = json.loads((tmp_path / "new/lifelong_smoke_digits_1.json").read_text())
     assert written["device"].startswith("cpu")
     found = written["methods"]
     assert [run["gradients"] for run in found.values()] == [20, 60, 60]
     assert {np.shape(run["accuracies"]) for run in found.values()} == {(2, 5, 5)}
-    assert (tmp_path / "new/lifelong_smoke.md").read_text() in done.stdout
+    assert (tmp_path / "new/lifelong_smoke_digits_1.md").read_text() in done.stdout
     assert "| C-MAML, Lookahead | yes |" in done.stdout
-    picture = tmp_path / "new/lifelong_smoke.png"
+    picture = tmp_path / "new/lifelong_smoke_digits_1.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
