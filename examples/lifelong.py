@@ -208,40 +208,70 @@ def check(config: Lifelong) -> None:
         )
 
 
-class Learner:
-    """What one method does to parameters, compiled once for all seeds.
+class Network:
+    """A network with a head for each task, compiled once for all methods.
 
     Args:
       config: of the comparison.
-      method: of it.
       dataset: of which it takes the number of classes and the normalisation.
     """
 
-    def __init__(self, config: Lifelong, method: Method, dataset: data.Dataset) -> None:
-        """Jits what there is to do."""
-        self.config, self.method = config, method
-        classes = config.classes_per_task
+    def __init__(self, config: Lifelong, dataset: data.Dataset) -> None:
+        """Jits what needs no method."""
+        self.config, self.dataset = config, dataset
         self.model: Any = MODELS[config.model](classes=dataset.classes)
+        self._init = jax.jit(self.model.init)
+        self.correct = jax.jit(self._correct)
 
-        def head(params, images, task):  # logits (batch, classes of the task)
-            images = (jnp.float32(images) / 255 - dataset.mean) / dataset.std
-            logits = self.model.apply({"params": params}, images)
-            logits = logits.reshape(len(task), -1, classes)
-            return jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
-
-        def loss(params, batch: Batch):
-            logits = head(params, batch.images, batch.tasks)
-            losses = optax.softmax_cross_entropy_with_integer_labels(
-                logits, batch.labels
+    def init(self, seed: int) -> Any:
+        """Initial parameters."""
+        key = jax.random.key(seed)
+        image = jnp.zeros((1, *self.dataset.train.images.shape[1:]))
+        if set(jax.eval_shape(self._init, key, image)) != {"params"}:
+            raise ValueError(
+                "model must have no BatchNorm, whose statistics would be those of the "
+                f"last task; got {self.config.model}"
             )
-            return jnp.sum(batch.weights * losses) / jnp.sum(batch.weights)
+        return self._init(key, image)["params"]
+
+    def logits(self, params: Any, images: jax.Array, task: jax.Array) -> jax.Array:
+        """Of the classes of each image's own task, (batch, classes per task)."""
+        images = jnp.float32(images) / 255
+        images = (images - self.dataset.mean) / self.dataset.std
+        logits = self.model.apply({"params": params}, images)
+        logits = logits.reshape(len(task), -1, self.config.classes_per_task)
+        return jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
+
+    def loss(self, params: Any, batch: Batch) -> jax.Array:
+        """Mean cross-entropy, by the weights of the images."""
+        logits = self.logits(params, batch.images, batch.tasks)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        return jnp.sum(batch.weights * losses) / jnp.sum(batch.weights)
+
+    def _correct(self, params, test, indices):
+        logits = self.logits(params, test.images[indices], test.tasks[indices])
+        return logits.argmax(axis=-1) == test.labels[indices]
+
+
+class Learner:
+    """What one method does to a network, compiled once for all seeds.
+
+    Args:
+      network: the network.
+      method: the method.
+    """
+
+    def __init__(self, network: Network, method: Method) -> None:
+        """Jits its step."""
+        self.network, self.method = network, method
+        self.config = config = network.config
 
         def replay_loss(params, current, recalled):
-            return loss(params, replay.join(current, recalled))
+            return network.loss(params, replay.join(current, recalled))
 
         rate = config.meta_learning_rate if method.meta else config.learning_rate
         self.loss = (
-            make_meta_loss(loss, rate, config.inner_steps, config.clip)
+            make_meta_loss(network.loss, rate, config.inner_steps, config.clip)
             if method.meta
             else replay_loss
         )
@@ -256,39 +286,13 @@ class Learner:
             params, opt_state, out = step(params, opt_state, current, recalled)
             return params, opt_state, out.loss
 
-        def remember(memory, train, indices, key):
-            return replay.remember(memory, take(train, indices), key)
-
-        def correct(params, test, indices):
-            logits = head(params, test.images[indices], test.tasks[indices])
-            return logits.argmax(axis=-1) == test.labels[indices]
-
         self.advance = jax.jit(advance, donate_argnums=(0, 1))
-        self.remember = jax.jit(remember, donate_argnums=0)
-        self.correct = jax.jit(correct)
 
     @property
     def gradients(self) -> int:
         """Gradients of the network in a step, those of C-MAML's inner steps as well."""
         inner = self.config.inner_steps if self.method.meta else 0
         return (1 + inner) * self.method.gradients(self.config.k)
-
-    def init(self, stream: tasks.Stream, seed: int) -> Any:
-        """Initial parameters, the same for all methods."""
-        image = jnp.zeros((1, *stream.train.images.shape[1:]))
-        shapes = jax.eval_shape(self.model.init, jax.random.key(seed), image)
-        if set(shapes) != {"params"}:
-            raise ValueError(
-                "model must have no BatchNorm, whose statistics would be those of the "
-                f"last task; got {self.config.model}"
-            )
-        return init(self.model, jax.random.key(seed), image)["params"]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def init(model: Any, key: jax.Array, image: jax.Array) -> Any:
-    """Variables of a network, compiled once for all methods."""
-    return model.init(key, image)
 
 
 def take(images: Any, indices: jax.Array) -> Batch:
@@ -297,12 +301,18 @@ def take(images: Any, indices: jax.Array) -> Batch:
     return Batch(*chosen, weights=jnp.ones(len(indices)))
 
 
-def accuracy_by_task(learner: Learner, params: Any, test: Any) -> np.ndarray:
+@functools.partial(jax.jit, donate_argnums=0)
+def remember(memory: Any, train: Any, indices: jax.Array, key: jax.Array) -> Any:
+    """The memory after these images."""
+    return replay.remember(memory, take(train, indices), key)
+
+
+def accuracy_by_task(network: Network, params: Any, test: Any) -> np.ndarray:
     """Share of the test images of each task that are classified rightly, (tasks,)."""
     found, number = [], len(test.labels)
     for start in range(0, number, TEST_BATCH):  # the last one repeats the last image
         indices = np.minimum(np.arange(start, start + TEST_BATCH), number - 1)
-        found.append(learner.correct(params, test, indices))
+        found.append(network.correct(params, test, indices))
     task = np.asarray(test.tasks)
     correct = np.concatenate(found)[:number]
     return np.bincount(task, correct) / np.bincount(task)
@@ -328,7 +338,7 @@ def learn(
     """
     config, rng = learner.config, np.random.default_rng(seed)
     train, test = jax.device_put((stream.train, stream.test))
-    params = learner.init(stream, seed)
+    params = learner.network.init(seed)
     opt_state = learner.optimizer.init(params)
     memory = replay.empty(config.memory, stream.train)
     key, steps, rows = jax.random.key(seed), 0, []
@@ -351,7 +361,7 @@ def learn(
                     params, opt_state, memory, train, indices, keys[0]
                 )
                 if epoch == 0:
-                    memory = learner.remember(memory, train, indices, keys[1])
+                    memory = remember(memory, train, indices, keys[1])
                 steps += 1
         if not np.isfinite(loss):
             raise FloatingPointError(
@@ -359,7 +369,7 @@ def learn(
                 f"{task + 1}. Try a smaller learning rate"
             )
         slow = lb.eval_params(opt_state, params)
-        rows.append(accuracy_by_task(learner, slow, test))
+        rows.append(accuracy_by_task(learner.network, slow, test))
     return np.stack(rows), steps * learner.gradients, params
 
 
@@ -379,12 +389,13 @@ def run(config: Lifelong) -> dict[str, Any]:
     dataset = data.load(config.dataset, config.data_dir)
     seeds = range(config.seed, config.seed + config.seeds)
     streams = [tasks.split(dataset, config.classes_per_task, seed) for seed in seeds]
+    network = Network(config, dataset)
     names, found = config.methods or tuple(METHODS), {}
     with tqdm(total=len(names) * config.seeds, unit="run") as progress:
         for name in names:
             progress.set_description(name)
             begun = time.perf_counter()
-            learner = Learner(config, METHODS[name], dataset)
+            learner = Learner(network, METHODS[name])
             accuracies, gradients = [], 0
             for seed, stream in zip(seeds, streams, strict=True):
                 accuracy, gradients, _ = learn(learner, stream, seed)
