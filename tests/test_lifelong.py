@@ -54,7 +54,12 @@ class Tiny(nn.Module):
 def tiny(monkeypatch):
     monkeypatch.setitem(MODELS, "tiny", Tiny)
     return Lifelong(
-        model="tiny", images_per_task=60, inner_steps=2, seeds=2, learning_rate=0.1
+        model="tiny",
+        images_per_task=60,
+        inner_steps=2,
+        seeds=2,
+        learning_rate=0.1,
+        meta_learning_rate=0.2,
     )
 
 
