@@ -2,8 +2,8 @@
 
 `load` reads a dataset of small images into memory; `stream` yields batches of one that
 is too large, or whose images differ in size; `find` says which it is. Names are those
-of TFDS, with its configs and versions if need be ("eurosat/rgb"), and "digits", which
-needs no network.
+of TFDS, with its configs and versions if need be ("eurosat/rgb"), and "tiny_imagenet"
+and "digits", of which the last needs no network.
 
 A dataset that isn't in the data folder is downloaded and prepared there, with no
 TensorFlow either where TFDS only uses it for files and PNGs, as for CIFAR and the MNIST
@@ -43,8 +43,11 @@ from PIL import Image
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-# Registers "digits" with TFDS.
+# Registers "digits" and "tiny_imagenet" with TFDS.
 from examples.digits import digits_dataset_builder as digits_dataset_builder
+from examples.tiny_imagenet import (
+    tiny_imagenet_dataset_builder as tiny_imagenet_dataset_builder,
+)
 
 READ_TOGETHER = 500  # records; one by one takes twice as long
 MEMORY = 4e9  # bytes of training images that are streamed if they are more

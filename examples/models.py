@@ -22,8 +22,10 @@ import jax.numpy as jnp
 # PyTorch's default for convolutions and linear layers: uniform within ±1/√fan_in. Its
 # name there is kaiming_uniform(a=√5), of which only the bound remains.
 TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# Kaiming He's for a ReLU, by the number of outputs, and not truncated as Flax's is.
+# Kaiming He's for a ReLU, by the number of outputs or inputs, and not truncated as
+# Flax's is.
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+KAIMING_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 # PyTorch's ViTs truncate their normal at ±2, not at ±2 standard deviations: at 0.02
 # that is no truncation, whereas Flax's truncated_normal would lose an eighth of it.
 NORMAL = nn.initializers.normal(0.02)
@@ -278,6 +280,48 @@ class ConvNet(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
+class StridedConvNet(nn.Module):
+    """Convolutions of stride 2 and a perceptron, as in Look-ahead MAML's code.
+
+    Gupta et al. 2020 learn Split-CIFAR100 with three convolutions, Split-TinyImageNet
+    with four. The last layer holds the heads of all tasks, one after the other.
+
+    Attributes:
+      layers: number of convolutions.
+      channels: of each convolution.
+      width: of the two hidden layers behind them.
+      classes: number of classes, of all tasks together.
+      dtype: of the computation.
+    """
+
+    layers: int = 3
+    channels: int = 160
+    width: int = 320
+    classes: int = 100
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
+        """Logits (batch, classes) of images (batch, height, width, channels)."""
+        del train  # it has nothing that training changes
+        x = images
+        for _ in range(self.layers):
+            x = nn.Conv(
+                self.channels,
+                (3, 3),
+                strides=2,
+                padding=1,
+                kernel_init=KAIMING_FAN_IN,
+                dtype=self.dtype,
+            )(x)
+            x = nn.relu(x)
+        x = x.reshape(len(x), -1)
+        for _ in range(2):
+            dense = nn.Dense(self.width, kernel_init=KAIMING_FAN_IN, dtype=self.dtype)
+            x = nn.relu(dense(x))
+        return nn.Dense(self.classes, kernel_init=KAIMING_FAN_IN)(x.astype("float32"))
+
+
 class Transformer(nn.Module):
     """A decoder-only transformer with learned positions, pre-normalised, untied.
 
@@ -334,4 +378,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     ),
     "convnet": ConvNet,
     "convnet-bn": functools.partial(ConvNet, norm=True),
+    "conv3": StridedConvNet,
+    "conv4": functools.partial(StridedConvNet, layers=4, width=640, classes=200),
+    # The first of them for CPUs.
+    "conv3-narrow": functools.partial(StridedConvNet, channels=32, width=64),
 }

@@ -21,7 +21,8 @@ from examples.models import WideResNet
 from examples.pretrained import load_vit
 
 # Of kuangliu/pytorch-cifar, torchvision and xternalz/WideResNet-pytorch (36.5M and
-# 11.0M in the WRN paper), without BatchNorm's statistics; our own for the last two.
+# 11.0M in the WRN paper), without BatchNorm's statistics; by hand for the last five,
+# conv3 and conv4 from the layers in Look-ahead MAML's code.
 PARAMETERS = {
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
@@ -37,6 +38,9 @@ PARAMETERS = {
     "vit-micro": 459_562,
     "convnet": 25_578,
     "convnet-bn": 25_578 + 2 * (16 + 32),
+    "conv3": 1_391_050,
+    "conv4": 1_523_050,
+    "conv3-narrow": 57_034,
 }
 
 
