@@ -31,11 +31,12 @@ def main() -> None:
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     test = trained.batches(dataset.test, size)
     training = trained.batches(dataset.train, size)[:STATISTICS]
-    results, joined, rows = {}, {}, []
+    results, joined, rows, revisions = {}, {}, [], set()
     for method in METHODS:
         found, clean = [], []
         for seed in range(size.seeds):
             network = trained.train(experiment, dataset, method, size.rho, seed)
+            revisions.add(network.summary["revision"])
             clean.append(network.summary["final_test_accuracy"])
             noise = measure.weight_noise(
                 network.accuracies,
@@ -62,7 +63,13 @@ def main() -> None:
     reports.save(
         experiment.output,
         f"robustness_{experiment.size}",
-        {"rho": size.rho, "sigmas": SIGMAS, "seeds": size.seeds, "methods": results},
+        {
+            "rho": size.rho,
+            "sigmas": SIGMAS,
+            "seeds": size.seeds,
+            "trained_at": sorted(revisions),
+            "methods": results,
+        },
         reports.markdown(head, rows),
         measure.plot_noise(joined, label="test accuracy (%)"),
     )

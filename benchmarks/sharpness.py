@@ -30,11 +30,12 @@ def main() -> None:
     )
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     batches = trained.batches(dataset.train, size)
-    results, means, rows = {}, {}, []
+    results, means, rows, revisions = {}, {}, [], set()
     for method in METHODS:
         found = []
         for seed in range(size.seeds):
             network = trained.train(experiment, dataset, method, size.rho, seed)
+            revisions.add(network.summary["revision"])
             at = network.losses, network.params, batches
             around = measure.sharpness(*at, RADII, m=size.batch_size)
             top = measure.hessian_eigenvalues(*at, iterations=ITERATIONS)
@@ -65,7 +66,13 @@ def main() -> None:
     reports.save(
         experiment.output,
         f"sharpness_{experiment.size}",
-        {"rho": size.rho, "radii": RADII, "seeds": size.seeds, "methods": results},
+        {
+            "rho": size.rho,
+            "radii": RADII,
+            "seeds": size.seeds,
+            "trained_at": sorted(revisions),
+            "methods": results,
+        },
         reports.markdown([*head, "largest eigenvalue"], rows),
         measure.plot_sharpness(means),
     )

@@ -28,11 +28,12 @@ def main() -> None:
     )
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     batches = trained.batches(dataset.train, size)
-    results, rows = {}, []
+    results, rows, revisions = {}, [], set()
     for method in METHODS:
         results[method] = {}
         for rho in size.rhos if method != "SGD" else (0.0,):
             network = trained.train(experiment, dataset, method, rho, seed=0)
+            revisions.add(network.summary["revision"])
             found = measure.sharpness(
                 network.losses, network.params, batches, RADIUS, m=size.batch_size
             )
@@ -55,6 +56,7 @@ def main() -> None:
         f"trade_off_{experiment.size}",
         {
             "radius": RADIUS,
+            "trained_at": sorted(revisions),
             "loss_and_sharpness": {
                 method: {
                     f"{rho:g}": [float(found.loss), float(found.sharpness[0])]

@@ -52,8 +52,8 @@ class Size(NamedTuple):
 SIZES = {
     "smoke": Size(
         Config(model="convnet-bn", epochs=1, batch_size=128, learning_rate=0.1),
-        rhos=(0.05, 0.2),
-        rho=0.2,
+        rhos=(0.02, 0.05),
+        rho=0.05,
         seeds=1,
         examples=256,
         batch_size=128,
@@ -68,8 +68,8 @@ SIZES = {
             batch_size=128,
             learning_rate=0.1,
         ),
-        rhos=(0.05, 0.1, 0.2, 0.4),
-        rho=0.2,
+        rhos=(0.01, 0.02, 0.05, 0.1),
+        rho=0.05,
         seeds=3,
         examples=4096,
         batch_size=128,
