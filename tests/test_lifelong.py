@@ -308,6 +308,7 @@ def test_the_meta_gradient_is_a_finite_difference(x64, clip):
 # The program.
 
 
+@pytest.mark.slow
 def test_every_method_learns(digits, tiny):
     stream = tasks.split(digits, 2, seed=0)
     network = Network(dataclasses.replace(tiny, epochs=2), digits)
@@ -363,6 +364,7 @@ def test_a_stream_that_diverges_is_refused(digits, tiny):
         )
 
 
+@pytest.mark.slow
 def test_the_smoke_benchmark(tmp_path):
     command = [sys.executable, "-m", "benchmarks.lifelong", "--size", "smoke"]
     done = subprocess.run(

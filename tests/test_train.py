@@ -181,6 +181,7 @@ def test_many_devices_train_as_one_does(mesh, digits, tmp_path):
     assert parts == training.layout.mesh.shape["fsdp"]
 
 
+@pytest.mark.slow
 def test_one_call_for_many_steps_takes_them_one_by_one(digits):
     config = Config(**SMALL, phases=("base until 0.5", "lookbehind_sam until 1"))
     states = []

@@ -422,6 +422,7 @@ def test_the_program_says_what_is_missing(tmp_path):
 # What it does.
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_end(tokenizer, pairs, tmp_path, monkeypatch):
     config = TranslationConfig(**TINY)
     training = Translation(config, tokenizer, pairs, pairs)
