@@ -134,6 +134,9 @@ def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
     ):
         state, records, seconds = restore(manager, training)
         step = int(state.step)
+        path = folder / "summary.json"
+        if step == training.steps and path.exists():  # as it was when it ended
+            return json.loads(path.read_text())
         log.write(records)
         progress = tqdm(
             total=training.steps * training.examples_per_step,

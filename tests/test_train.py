@@ -262,6 +262,15 @@ def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
     assert a == b != c
 
 
+def test_a_finished_run_stays_as_it_was(digits, tmp_path):
+    train(Config(**SMALL | {"epochs": 1}), digits, tmp_path)
+    path = tmp_path / "summary.json"
+    path.write_text(path.read_text().replace('"revision": "', '"revision": "of-then-'))
+    again = train(Config(**SMALL | {"epochs": 1}), digits, tmp_path)
+    assert again["revision"].startswith("of-then-")
+    assert again == json.loads(path.read_text())
+
+
 def test_a_run_of_another_configuration_is_refused(digits, tmp_path):
     train(Config(**SMALL), digits, tmp_path)
     with pytest.raises(ValueError, match=r"rho: None there, 0\.1 here"):

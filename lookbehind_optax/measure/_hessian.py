@@ -25,7 +25,8 @@ class Eigenpairs(NamedTuple):
       values: λ, of shape (count,).
       vectors: the unit eigenvectors, a tree like the parameters, with a first axis of
         length `count`.
-      errors: ‖H v − λ v‖, of shape (count,); some eigenvalue is within it of λ.
+      errors: ‖H v − λ v‖ and rounding, of shape (count,); some eigenvalue is within it
+        of λ.
     """
 
     values: jax.Array
@@ -180,11 +181,12 @@ def hessian_eigenvalues(
     found = _lanczos.lanczos(operator, start, turns, n, key)
     values, vectors = jnp.linalg.eigh(found.matrix)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    rounding = jnp.finfo(values.dtype).eps * jnp.linalg.norm(found.matrix)
     ritz = jnp.dot(vectors.T, found.basis, precision=_EXACT)
     return Eigenpairs(
         values=values,
         vectors=jax.vmap(unravel)(ritz),
-        errors=found.rest * jnp.abs(vectors[-1]),
+        errors=found.rest * jnp.abs(vectors[-1]) + rounding,
     )
 
 
