@@ -1,8 +1,7 @@
 """Whether input starves the device: the trainer's images per second over the step's.
 
     python -m benchmarks.train_throughput
-    python -m benchmarks.train_throughput --dataset cifar10 --model wrn-28-2 \
-        --precision bf16 --batch-size 128
+    python -m benchmarks.train_throughput --models wrn-28-2 resnet-34 --batch-size 128
 
 The trainer's way, as `examples.train` goes it, from images in memory through their
 random order and augmentation to the loss that is read for the log, is timed beside the
@@ -16,13 +15,15 @@ from pathlib import Path
 import statistics
 import time
 from typing import Any
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 import tyro
 
+from benchmarks.precisions import here
+from benchmarks.precisions import Precision
+from benchmarks.precisions import PRECISIONS
 from examples import data
 from examples.config import Config
 from examples.provenance import provenance
@@ -41,7 +42,7 @@ class Throughput:
       optimizer: a name of this library.
       k: number of ascent steps.
       batch_size: images in a step.
-      precision: of the computation.
+      precisions: of the computation; all that the device has, unless named.
       steps: in each turn; an epoch if there are fewer in one.
       repetitions: number of turns.
       output: where to write every sample, as JSON; replaced if it exists.
@@ -53,13 +54,15 @@ class Throughput:
     optimizer: str = "lookbehind_sam"
     k: int = 2
     batch_size: int = 64
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
     steps: int = 20
     repetitions: int = 7
     output: Path | None = None
 
 
-def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[str, Any]:
+def measure(
+    benchmark: Throughput, model: str, precision: Precision, dataset: data.Dataset
+) -> dict[str, Any]:
     """Seconds of both ways, of as many steps each."""
     config = Config(
         dataset=benchmark.dataset,
@@ -67,7 +70,7 @@ def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[st
         optimizer=benchmark.optimizer,
         k=benchmark.k,
         batch_size=benchmark.batch_size,
-        precision=benchmark.precision,
+        precision="bf16" if precision == "bf16" else "fp32",
         epochs=1000,
     )
     training = Training(config, dataset)
@@ -83,16 +86,18 @@ def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[st
     images, labels = training.feed.take(training.feed.arrays, batch)
     images, key = training.prepare(images), jax.random.key(0)
     # Copies, since both ways donate what they get.
-    bare: Any = jax.tree.map(jnp.copy, (state.params, state.opt_state))
-    batch_stats = state.batch_stats
+    bare: Any = jax.tree.map(
+        jnp.copy, (state.params, state.opt_state, state.batch_stats)
+    )
 
     def take_bare_steps(bare):
-        loss = None
         for _ in range(steps):
-            *bare, out = step(*bare, images, labels, batch_stats=batch_stats, key=key)
-            loss = out.loss
-        jax.block_until_ready(loss)
-        return bare
+            params, opt_state, batch_stats = bare
+            params, opt_state, out = step(
+                params, opt_state, images, labels, batch_stats=batch_stats, key=key
+            )
+            bare = params, opt_state, out.aux["batch_stats"]
+        return jax.block_until_ready(bare)
 
     def train(state, turn):
         epoch = turn * training.steps_per_epoch
@@ -102,7 +107,8 @@ def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[st
 
     state, bare = train(state, 0), take_bare_steps(bare)
     samples = []
-    for turn in tqdm(range(1, benchmark.repetitions + 1), desc=model, unit="turn"):
+    name, turns = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
+    for turn in tqdm(turns, desc=name, unit="turn"):
         begun = time.perf_counter()
         state = train(state, turn)
         between = time.perf_counter()
@@ -115,6 +121,7 @@ def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[st
         )
     return {
         "model": model,
+        "precision": precision,
         "images": steps * benchmark.batch_size,
         "gradients": steps * phase.gradients,
         "samples": samples,
@@ -124,16 +131,16 @@ def measure(benchmark: Throughput, model: str, dataset: data.Dataset) -> dict[st
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown: medians, and the range of the ratio."""
     lines = [
-        "| model | trainer (images/s) | trainer (gradients/s) | bare step (images/s) "
-        "| trainer over bare step |",
-        "|---|---|---|---|---|",
+        "| model | precision | trainer (images/s) | trainer (gradients/s) "
+        "| bare step (images/s) | trainer over bare step |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         trainer = statistics.median(sample["trainer_s"] for sample in row["samples"])
         step = statistics.median(sample["step_s"] for sample in row["samples"])
         ratios = [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
         lines.append(
-            f"| {row['model']} | {row['images'] / trainer:,.0f} "
+            f"| {row['model']} | {row['precision']} | {row['images'] / trainer:,.0f} "
             f"| {row['gradients'] / trainer:,.1f} | {row['images'] / step:,.0f} "
             f"| {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) |"
         )
@@ -148,11 +155,15 @@ def main() -> None:
         f"benchmarks/results/train_throughput_{platform}.json"
     )
     dataset = data.load(benchmark.dataset, benchmark.data_dir)
-    rows = [measure(benchmark, model, dataset) for model in benchmark.models]
+    rows = []
+    for model in benchmark.models:
+        for precision in benchmark.precisions:
+            with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
+                rows.append(measure(benchmark, model, precision, dataset))
     told = {
         name: value
         for name, value in dataclasses.asdict(benchmark).items()
-        if name not in ("data_dir", "models", "output")
+        if name not in ("data_dir", "models", "precisions", "output")
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(
