@@ -1,5 +1,14 @@
-"""How results are kept: all numbers as JSON, a table as Markdown, a picture."""
+"""How results are kept: all numbers as JSON, and what they show, a table and a picture.
 
+    python -m benchmarks.reports benchmarks/results/sharpness_small.json
+
+A benchmark writes JSON with `save`. Its table, as Markdown, and its picture are made
+from that file alone, by its own functions `table` and `figure` of what the file holds;
+the command above makes them again.
+"""
+
+import argparse
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,16 +18,28 @@ import numpy as np
 from examples.provenance import provenance
 
 
-def save(
-    folder: Path, name: str, results: dict[str, Any], table: str, figure: Any
-) -> None:
-    """Writes all three, prints the table, and says where they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**provenance(), **results}, indent=1) + "\n"
-    (folder / f"{name}.json").write_text(text)
-    (folder / f"{name}.md").write_text(table + "\n")
-    figure.savefig(folder / f"{name}.png", dpi=150)
-    print(f"{table}\n\nIt is in {folder / name}.md, with .json and .png beside it.")
+def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
+    """Writes JSON, with what the numbers depend on, and renders it.
+
+    Args:
+      path: of the JSON; replaced if it exists.
+      benchmark: name of the module that can render it.
+      results: what JSON can hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = {"benchmark": benchmark, **provenance(), **results}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    render(path)
+
+
+def render(path: Path) -> None:
+    """Prints the table of a JSON file, and writes .md and .png beside it."""
+    results = json.loads(path.read_text())
+    benchmark = importlib.import_module(f"benchmarks.{results['benchmark']}")
+    table = benchmark.table(results)
+    path.with_suffix(".md").write_text(table + "\n")
+    benchmark.figure(results).savefig(path.with_suffix(".png"), dpi=150)
+    print(f"{table}\n\nIt is in {path.with_suffix('.md')}, with .json and .png.")
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -27,8 +48,22 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def spread(values: np.ndarray) -> str:
+def spread(values: Any) -> str:
     """Mean and standard deviation, where there are several."""
     if len(values) == 1:
         return f"{values[0]:.4g}"
     return f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
+
+
+def main() -> None:
+    """Renders what the command line names."""
+    parser = argparse.ArgumentParser(
+        description="Make tables (.md) and pictures (.png) of results (.json) again."
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="FILE")
+    for path in parser.parse_args().results:
+        render(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,8 @@ are estimated anew on training images, and the network is tested on the first te
 images. The picture shows mean and standard deviation over seeds and draws.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import tyro
@@ -23,6 +25,31 @@ DRAWS = 10
 STATISTICS = 50  # training batches that leave 0.5 % of the old statistics
 
 
+def table(results: dict[str, Any]) -> str:
+    """A row for each method: mean and standard deviation over networks and draws."""
+    sigmas = (f"σ = {sigma}" for sigma in results["sigmas"])
+    head = ["method", "clean, all test images", *sigmas]
+    rows = [
+        [
+            method,
+            reports.spread(100 * np.array(found["clean"])),
+            *(reports.spread(100 * np.array(row)) for row in found["accuracy"]),
+        ]
+        for method, found in results["methods"].items()
+    ]
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """Figure 4: a line for each method."""
+    sigmas = jnp.array(results["sigmas"])
+    noise = {
+        method: measure.WeightNoise(sigmas, 100 * np.array(found["accuracy"]))
+        for method, found in results["methods"].items()
+    }
+    return measure.plot_noise(noise, label="test accuracy (%)")
+
+
 def main() -> None:
     """Trains, measures and reports."""
     experiment = tyro.cli(
@@ -31,9 +58,9 @@ def main() -> None:
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     test = trained.batches(dataset.test, size)
     training = trained.batches(dataset.train, size)[:STATISTICS]
-    results, joined, rows, revisions = {}, {}, [], set()
+    methods, revisions = {}, set()
     for method in METHODS:
-        found, clean = [], []
+        clean, accuracies = [], []
         for seed in range(size.seeds):
             network = trained.train(experiment, dataset, method, size.rho, seed)
             revisions.add(network.summary["revision"])
@@ -48,30 +75,19 @@ def main() -> None:
                 reestimate=network.reestimate,
                 training_batches=training,
             )
-            found.append(noise.values)
-        values = 100 * np.concatenate(found, axis=1, dtype=np.float64)
-        results[method] = {"clean": clean, "accuracy": values.tolist()}
-        joined[method] = measure.WeightNoise(jnp.array(SIGMAS), values)
-        rows.append(
-            [
-                method,
-                reports.spread(100 * np.array(clean)),
-                *(reports.spread(row) for row in values),
-            ]
-        )
-    head = ["method", "clean, all test images", *(f"σ = {sigma}" for sigma in SIGMAS)]
+            accuracies.append(noise.values)
+        accuracy = np.concatenate(accuracies, axis=1).tolist()  # by σ
+        methods[method] = {"clean": clean, "accuracy": accuracy}
     reports.save(
-        experiment.output,
-        f"robustness_{experiment.size}",
+        experiment.output / f"robustness_{experiment.size}.json",
+        "robustness",
         {
             "rho": size.rho,
             "sigmas": SIGMAS,
-            "seeds": size.seeds,
+            "draws": DRAWS,
             "trained_at": sorted(revisions),
-            "methods": results,
+            "methods": methods,
         },
-        reports.markdown(head, rows),
-        measure.plot_noise(joined, label="test accuracy (%)"),
     )
 
 

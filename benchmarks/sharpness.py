@@ -7,6 +7,8 @@ and above that of the training, with the largest eigenvalue of the Hessian besid
 The picture shows the means over the seeds.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,33 @@ RADII = (0.02, 0.05, 0.1, 0.2, 0.5)
 ITERATIONS = 15  # of Lanczos' algorithm
 
 
+def table(results: dict[str, Any]) -> str:
+    """A row for each method: mean and standard deviation over its networks."""
+    radii = (f"sharpness at {radius}" for radius in results["radii"])
+    head = ["method", "training loss", *radii, "largest eigenvalue"]
+    rows = [
+        [
+            method,
+            reports.spread(found["loss"]),
+            *map(reports.spread, zip(*found["sharpness"], strict=True)),
+            reports.spread(found["eigenvalue"]),
+        ]
+        for method, found in results["methods"].items()
+    ]
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """Figure 3: means over the networks of each method."""
+    means = {}
+    for method, found in results["methods"].items():
+        loss, sharpness = np.mean(found["loss"]), np.mean(found["sharpness"], axis=0)
+        means[method] = measure.Sharpness(
+            *map(jnp.asarray, (results["radii"], loss, loss + sharpness))
+        )
+    return measure.plot_sharpness(means)
+
+
 def main() -> None:
     """Trains, measures and reports."""
     experiment = tyro.cli(
@@ -30,51 +59,34 @@ def main() -> None:
     )
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     batches = trained.batches(dataset.train, size)
-    results, means, rows, revisions = {}, {}, [], set()
+    methods, revisions = {}, set()
     for method in METHODS:
-        found = []
+        found = methods[method] = {
+            "loss": [],
+            "sharpness": [],
+            "eigenvalue": [],
+            "eigenvalue_error": [],
+        }
         for seed in range(size.seeds):
             network = trained.train(experiment, dataset, method, size.rho, seed)
             revisions.add(network.summary["revision"])
             at = network.losses, network.params, batches
             around = measure.sharpness(*at, RADII, m=size.batch_size)
             top = measure.hessian_eigenvalues(*at, iterations=ITERATIONS)
-            found.append((around, top))
+            found["loss"].append(float(around.loss))
+            found["sharpness"].append(around.sharpness.tolist())
+            found["eigenvalue"].append(float(top.values[0]))
+            found["eigenvalue_error"].append(float(top.errors[0]))
             jax.clear_caches()  # of the network's losses, which nothing will use again
-        sharpness = np.array([around.sharpness for around, _ in found], np.float64)
-        eigenvalues = np.array([top.values[0] for _, top in found], np.float64)
-        errors = np.array([top.errors[0] for _, top in found], np.float64)
-        losses = np.array([around.loss for around, _ in found], np.float64)
-        results[method] = {
-            "loss": losses.tolist(),
-            "sharpness": sharpness.tolist(),
-            "eigenvalue": eigenvalues.tolist(),
-            "eigenvalue_error": errors.tolist(),
-        }
-        mean = losses.mean() + sharpness.mean(axis=0)
-        means[method] = measure.Sharpness(
-            *map(jnp.asarray, (RADII, losses.mean(), mean))
-        )
-        rows.append(
-            [
-                method,
-                *(reports.spread(column) for column in sharpness.T),
-                reports.spread(eigenvalues),
-            ]
-        )
-    head = ["method", *(f"sharpness at {radius}" for radius in RADII)]
     reports.save(
-        experiment.output,
-        f"sharpness_{experiment.size}",
+        experiment.output / f"sharpness_{experiment.size}.json",
+        "sharpness",
         {
             "rho": size.rho,
             "radii": RADII,
-            "seeds": size.seeds,
             "trained_at": sorted(revisions),
-            "methods": results,
+            "methods": methods,
         },
-        reports.markdown([*head, "largest eigenvalue"], rows),
-        measure.plot_sharpness(means),
     )
 
 

@@ -9,65 +9,81 @@ Temporary memory is what XLA plans for the compiled step beyond arguments and re
 less that of the compiled gradient, in copies of the parameters.
 """
 
-import argparse
-import json
-import pathlib
+from collections.abc import Callable
+import dataclasses
+from pathlib import Path
 import statistics
 import time
 from typing import Any
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
+from matplotlib.figure import Figure
 import optax
 from tqdm import tqdm
+import tyro
 
-from examples.models import Transformer
-from examples.models import WideResNet
-from examples.provenance import provenance
+from benchmarks import networks
+from benchmarks import reports
+from benchmarks.precisions import here
+from benchmarks.precisions import Precision
+from benchmarks.precisions import PRECISIONS
 import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
-MEMBERS = {
+ADAPTIVE, BY_TENSOR = lb.adaptive_alpha(), lb.adaptive_alpha(per_tensor=True)
+Member = Literal[
+    "sam",
+    "asam",
+    "multistep_sam",
+    "multistep_sam_average",
+    "multistep_asam",
+    "lookahead_sam",
+    "lookbehind_sam",
+    "lookbehind_sam_adaptive",
+    "lookbehind_sam_per_tensor",
+    "lookbehind_asam",
+]
+MEMBERS: dict[Member, Callable[[int], optax.GradientTransformation]] = {
+    "sam": lambda k: lb.sam(BASE),
+    "asam": lambda k: lb.asam(BASE),
     "multistep_sam": lambda k: lb.multistep_sam(BASE, k=k),
+    "multistep_sam_average": lambda k: lb.multistep_sam(BASE, k=k, average=True),
+    "multistep_asam": lambda k: lb.multistep_asam(BASE, k=k),
+    "lookahead_sam": lambda k: lb.lookahead(lb.sam(BASE)),
     "lookbehind_sam": lambda k: lb.lookbehind_sam(BASE, k=k),
-    "lookbehind_sam_adaptive": lambda k: lb.lookbehind_sam(
-        BASE, k=k, alpha=lb.adaptive_alpha()
+    "lookbehind_sam_adaptive": lambda k: lb.lookbehind_sam(BASE, k=k, alpha=ADAPTIVE),
+    "lookbehind_sam_per_tensor": lambda k: lb.lookbehind_sam(
+        BASE, k=k, alpha=BY_TENSOR
     ),
     "lookbehind_asam": lambda k: lb.lookbehind_asam(BASE, k=k),
 }
+ONE_ASCENT = ("sam", "asam", "lookahead_sam")  # which have no k
 
 
-def wrn_16_2():
-    """WRN-16-2 on a batch of 64 images of 32×32."""
-    model = WideResNet(depth=16, width=2)
-    x = jax.random.normal(jax.random.key(0), (64, 32, 32, 3))
-    y = jnp.arange(64) % 10
-    variables = model.init(jax.random.key(1), x)
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """Measure time, FLOPs and memory of a step over those of its k + 1 gradients.
 
-    def loss(params):
-        logits, _ = model.apply(
-            {**variables, "params": params}, x, mutable=["batch_stats"]
-        )
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    Attributes:
+      models: networks, names in examples/models.py, or decoder, or decoder-110m.
+      members: optimizers; SAM, ASAM and Lookahead-SAM are measured at k = 1.
+      ks: numbers of ascent steps.
+      precisions: of the computation; all that the device has, unless named.
+      batch_size: of each network; its own on such a device if not given.
+      repetitions: timed turns for each row.
+      output: where to write every sample, as JSON, with the table and the picture
+        beside it; replaced if it exists. By default
+        benchmarks/results/step_time_DEVICE.json.
+    """
 
-    return loss, variables["params"]
-
-
-def transformer():
-    """A decoder of two layers of width 128 on 16 sequences of 64 tokens."""
-    model = Transformer()
-    tokens = jax.random.randint(jax.random.key(0), (16, 64), 0, 512)
-    params = model.init(jax.random.key(1), tokens)
-
-    def loss(params) -> jax.Array:
-        logits: Any = model.apply(params, tokens[:, :-1])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-        return losses.mean()
-
-    return loss, params
-
-
-MODELS = {"wrn-16-2": wrn_16_2, "transformer": transformer}
+    models: tuple[str, ...] = tuple(networks.BATCH_SIZES)
+    members: tuple[Member, ...] = tuple(MEMBERS)
+    ks: tuple[int, ...] = (0, 1, 2, 5, 10)
+    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
+    batch_size: int | None = None
+    repetitions: int = 5
+    output: Path | None = None
 
 
 def seconds(function, *arguments, calls=1):
@@ -78,142 +94,158 @@ def seconds(function, *arguments, calls=1):
     return time.perf_counter() - start
 
 
-def measure(model, members, ks, repetitions):
-    """One row for each member and k."""
-    loss, params = MODELS[model]()
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    gradient: Any = jax.jit(jax.grad(loss)).lower(params).compile()
-    grid = [(name, k) for k in ks for name in members]
-    for name, k in (progress := tqdm(grid, desc=model, unit="step")):
-        progress.set_postfix_str(f"{name}, k = {k}")
-        optimizer = MEMBERS[name](k)
+def measure(
+    network: networks.Network, gradient: Any, member: Member, k: int, repetitions: int
+) -> dict[str, Any]:
+    """A row: one optimizer's step beside the compiled gradient."""
+    loss, params, batch = network
+    optimizer = MEMBERS[member](k)
 
-        def bare(params, state, optimizer=optimizer):
-            updates, state = optimizer.update(
-                jax.grad(loss)(params),
-                state,
-                params,
-                grad_fn=lambda p, i: jax.grad(loss)(p),
-            )
-            return optax.apply_updates(params, updates), state
+    def bare(params, state, batch):
+        updates, state = optimizer.update(
+            jax.grad(loss)(params, batch),
+            state,
+            params,
+            grad_fn=lambda p, i: jax.grad(loss)(p, batch),
+        )
+        return optax.apply_updates(params, updates), state
 
-        state = optimizer.init(params)
-        step = jax.jit(lb.make_step(loss, optimizer))
-        start = time.perf_counter()
-        compiled: Any = step.lower(params, state).compile()
-        compile_seconds = time.perf_counter() - start
-        compiled_bare: Any = jax.jit(bare).lower(params, state).compile()
+    state = optimizer.init(params)
+    step = jax.jit(lb.make_step(loss, optimizer))
+    begun = time.perf_counter()
+    lowered: Any = step.lower(params, state, batch)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    compile_seconds = time.perf_counter() - traced
+    compiled_bare: Any = jax.jit(bare).lower(params, state, batch).compile()
 
-        seconds(gradient, params)
-        seconds(compiled, params, state)
-        seconds(compiled_bare, params, state)
-        samples = [
-            {
-                "gradients_s": seconds(gradient, params, calls=k + 1),
-                "bare_s": seconds(compiled_bare, params, state),
-                "step_s": seconds(compiled, params, state),
-            }
-            for _ in range(repetitions)
-        ]
-        flops = [c.cost_analysis()["flops"] for c in (compiled, gradient)]
-        memory = [c.memory_analysis() for c in (compiled, gradient)]
-        extra = memory[0].temp_size_in_bytes - memory[1].temp_size_in_bytes
-        yield {
-            "model": model,
-            "member": name,
-            "k": k,
-            "parameters": size // 4,
-            "compile_s": compile_seconds,
-            "flops_over_gradients": flops[0] / flops[1] / (k + 1),
-            "temporary_parameter_copies": extra / size,
-            "samples": samples,
+    arguments = params, state, batch
+    seconds(gradient, params, batch)
+    seconds(compiled, *arguments)
+    seconds(compiled_bare, *arguments)
+    samples = [
+        {
+            "gradients_s": seconds(gradient, params, batch, calls=k + 1),
+            "bare_s": seconds(compiled_bare, *arguments),
+            "step_s": seconds(compiled, *arguments),
         }
-
-
-def table(rows):
-    """The rows as Markdown: medians, with the range over the repetitions."""
-    lines = [
-        "| model | member | k | step (ms) | over k + 1 gradients | FLOPs over them "
-        "| over the bare update | extra memory (parameter copies) | compile (s) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        for _ in range(repetitions)
     ]
+    flops = [c.cost_analysis()["flops"] for c in (compiled, gradient)]
+    memory = [c.memory_analysis() for c in (compiled, gradient)]
+    extra = memory[0].temp_size_in_bytes - memory[1].temp_size_in_bytes
+    return {
+        "member": member,
+        "k": k,
+        "trace_s": traced - begun,
+        "compile_s": compile_seconds,
+        "flops_over_gradients": flops[0] / flops[1] / (k + 1),
+        "temporary_parameter_copies": extra / (4 * network.size),
+        "samples": samples,
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """A row for each step: medians, with the range over the repetitions."""
+    head = ["model", "batch", "precision", "member", "k", "step (ms)"]
+    head += ["over k + 1 gradients", "FLOPs over them", "over the bare update"]
+    head += ["extra memory (parameter copies)", "compile (s)"]
 
     def ratio(row, other):
         ratios = [s["step_s"] / s[other] for s in row["samples"]]
         return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
 
-    for row in rows:
-        step = statistics.median(s["step_s"] for s in row["samples"])
-        lines.append(
-            f"| {row['model']} | {row['member']} | {row['k']} | {1000 * step:.1f} "
-            f"| {ratio(row, 'gradients_s')} | {row['flops_over_gradients']:.4f} "
-            f"| {ratio(row, 'bare_s')} "
-            f"| {row['temporary_parameter_copies']:.2f} | {row['compile_s']:.1f} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            row["model"],
+            str(row["batch_size"]),
+            row["precision"],
+            row["member"],
+            str(row["k"]),
+            f"{1000 * statistics.median(s['step_s'] for s in row['samples']):.1f}",
+            ratio(row, "gradients_s"),
+            f"{row['flops_over_gradients']:.4f}",
+            ratio(row, "bare_s"),
+            f"{row['temporary_parameter_copies']:.2f}",
+            f"{row['compile_s']:.1f}",
+        ]
+        for row in results["rows"]
+    ]
+    return reports.markdown(head, rows)
 
 
-def main():
-    """Measures, prints a table and writes every sample as JSON."""
-    platform = jax.devices()[0].platform
-    parser = argparse.ArgumentParser(
-        description="Time, FLOPs and memory of a step over those of its k + 1 "
-        "gradients. Prints a Markdown table and writes every sample as JSON.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=MODELS,
-        default=list(MODELS),
-        metavar="NAME",
-        help="networks: " + ", ".join(MODELS),
-    )
-    parser.add_argument(
-        "--members",
-        nargs="+",
-        choices=MEMBERS,
-        default=list(MEMBERS),
-        metavar="NAME",
-        help="optimizers: " + ", ".join(MEMBERS),
-    )
-    parser.add_argument(
-        "--k",
-        nargs="+",
-        type=int,
-        default=[1, 2, 5, 10],
-        metavar="K",
-        help="numbers of inner steps",
-    )
-    parser.add_argument(
-        "--repetitions",
-        type=int,
-        default=7,
-        metavar="N",
-        help="timed pairs for each row",
-    )
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path(f"benchmarks/results/step_time_{platform}.json"),
-        metavar="FILE",
-        help="where to write every sample, as JSON; replaced if it exists",
-    )
-    arguments = parser.parse_args()
-    if arguments.repetitions < 1:
-        parser.error(f"--repetitions must be at least 1; got {arguments.repetitions}")
-    if min(arguments.k) < 0:
-        parser.error(f"--k must not be negative; got {min(arguments.k)}")
-    output = arguments.output
-    output.parent.mkdir(parents=True, exist_ok=True)
+def figure(results: dict[str, Any]) -> Any:
+    """Step time over its gradients, memory and compile time, over k.
 
-    rows = []
-    for model in arguments.models:
-        measured = measure(model, arguments.members, arguments.k, arguments.repetitions)
-        rows.extend(measured)
-    output.write_text(json.dumps({**provenance(), "rows": rows}, indent=1) + "\n")
-    print(table(rows))
-    print(f"\nEvery sample is in {output}.")
+    A line is a network in one precision; at each k it goes through the median over
+    members and repetitions.
+    """
+    lines: dict[str, dict[int, list[Any]]] = {}
+    for row in results["rows"]:
+        line = lines.setdefault(f"{row['model']}, {row['precision']}", {})
+        line.setdefault(row["k"], []).append(row)
+
+    def ratios(row):
+        return [s["step_s"] / s["gradients_s"] for s in row["samples"]]
+
+    panels = {
+        "step over k + 1 gradients": ratios,
+        "extra memory (parameter copies)": lambda row: [
+            row["temporary_parameter_copies"]
+        ],
+        "compile time (s)": lambda row: [row["compile_s"]],
+    }
+    drawing = Figure(figsize=(11, 3.6), layout="constrained")
+    axes: Any = drawing.subplots(1, len(panels))
+    for ax, (label, values) in zip(axes, panels.items(), strict=True):
+        for name, line in lines.items():
+            medians = [
+                statistics.median(value for row in rows for value in values(row))
+                for rows in line.values()
+            ]
+            ax.plot(list(line), medians, marker="o", label=name)
+        ax.set_xlabel("k")
+        ax.set_ylabel(label)
+        ax.set_ylim(bottom=0)
+    axes[0].axhline(1, color="gray", linewidth=0.8)
+    axes[0].legend(fontsize="small")
+    return drawing
+
+
+def main() -> None:
+    """Measures and reports."""
+    benchmark = tyro.cli(StepTime, prog="python -m benchmarks.step_time")
+    platform = jax.default_backend()
+    output = benchmark.output or Path(f"benchmarks/results/step_time_{platform}.json")
+    grid: list[tuple[str, Precision, Member, int]] = [
+        (model, precision, member, k)
+        for model in benchmark.models
+        for precision in benchmark.precisions
+        for member in benchmark.members
+        for k in benchmark.ks
+        if k == 1 or member not in ONE_ASCENT
+    ]
+    rows, measured, network, gradient = [], None, None, None
+    for model, precision, member, k in (progress := tqdm(grid, unit="step")):
+        progress.set_description(f"{model}, {precision}, {member}, k = {k}")
+        with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
+            if measured != (model, precision):
+                measured = model, precision
+                network = networks.make(model, precision, benchmark.batch_size)
+                lowered = jax.jit(jax.grad(network.loss)).lower(
+                    network.params, network.batch
+                )
+                gradient = lowered.compile()
+            assert network is not None
+            row = measure(network, gradient, member, k, benchmark.repetitions)
+        shape = {
+            "model": model,
+            "precision": precision,
+            "batch_size": benchmark.batch_size or networks.default_batch_size(model),
+            "parameters": network.size,
+        }
+        rows.append({**shape, **row})
+    reports.save(output, "step_time", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ m-sharpness are those of the first training images, in evaluation mode; all netw
 measured at one radius, whatever they were trained with.
 """
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import tyro
 
 from benchmarks import reports
@@ -21,6 +24,37 @@ from lookbehind_optax import measure
 RADIUS = 0.1  # at which the sharpness is measured
 
 
+def table(results: dict[str, Any]) -> str:
+    """A row for each network."""
+    head = ["method", "ρ", "training loss", f"sharpness at {results['radius']}"]
+    head += ["test accuracy (%)", "gradients"]
+    rows = [
+        [
+            point["method"],
+            f"{point['rho']:g}",
+            f"{point['loss']:.4f}",
+            f"{point['sharpness']:.4f}",
+            f"{100 * point['test_accuracy']:.2f}",
+            f"{point['gradients']:,}",
+        ]
+        for point in results["points"]
+    ]
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """Figure 1: a line for each method, a point for each ρ."""
+    lines: dict[str, dict[float, measure.Sharpness]] = {}
+    for point in results["points"]:
+        perturbed = point["loss"] + point["sharpness"]
+        lines.setdefault(point["method"], {})[point["rho"]] = measure.Sharpness(
+            jnp.array([results["radius"]]),
+            jnp.array(point["loss"]),
+            jnp.array([perturbed]),
+        )
+    return measure.plot_trade_off(lines)
+
+
 def main() -> None:
     """Trains, measures and reports."""
     experiment = tyro.cli(
@@ -28,45 +62,29 @@ def main() -> None:
     )
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     batches = trained.batches(dataset.train, size)
-    results, rows, revisions = {}, [], set()
+    points, revisions = [], set()
     for method in METHODS:
-        results[method] = {}
         for rho in size.rhos if method != "SGD" else (0.0,):
             network = trained.train(experiment, dataset, method, rho, seed=0)
             revisions.add(network.summary["revision"])
             found = measure.sharpness(
                 network.losses, network.params, batches, RADIUS, m=size.batch_size
             )
-            results[method][rho] = found
-            rows.append(
-                [
-                    method,
-                    f"{rho:g}",
-                    f"{found.loss:.4f}",
-                    f"{found.sharpness[0]:.4f}",
-                    f"{100 * network.summary['final_test_accuracy']:.2f}",
-                    f"{network.summary['gradient_evaluations']:,}",
-                ]
+            points.append(
+                {
+                    "method": method,
+                    "rho": rho,
+                    "loss": float(found.loss),
+                    "sharpness": float(found.sharpness[0]),
+                    "test_accuracy": network.summary["final_test_accuracy"],
+                    "gradients": network.summary["gradient_evaluations"],
+                }
             )
             jax.clear_caches()  # of the network's losses, which nothing will use again
-    head = ["method", "ρ", "training loss", f"sharpness at {RADIUS}"]
-    head += ["test accuracy (%)", "gradients"]
     reports.save(
-        experiment.output,
-        f"trade_off_{experiment.size}",
-        {
-            "radius": RADIUS,
-            "trained_at": sorted(revisions),
-            "loss_and_sharpness": {
-                method: {
-                    f"{rho:g}": [float(found.loss), float(found.sharpness[0])]
-                    for rho, found in points.items()
-                }
-                for method, points in results.items()
-            },
-        },
-        reports.markdown(head, rows),
-        measure.plot_trade_off(results),
+        experiment.output / f"trade_off_{experiment.size}.json",
+        "trade_off",
+        {"radius": RADIUS, "trained_at": sorted(revisions), "points": points},
     )
 
 

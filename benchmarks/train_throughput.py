@@ -10,7 +10,6 @@ turns after a warm-up and are compared within each turn.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 import statistics
 import time
@@ -18,15 +17,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from matplotlib.figure import Figure
 from tqdm import tqdm
 import tyro
 
+from benchmarks import reports
 from benchmarks.precisions import here
 from benchmarks.precisions import Precision
 from benchmarks.precisions import PRECISIONS
 from examples import data
 from examples.config import Config
-from examples.provenance import provenance
 from examples.training import Training
 import lookbehind_optax as lb
 
@@ -128,27 +128,50 @@ def measure(
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown: medians, and the range of the ratio."""
-    lines = [
-        "| model | precision | trainer (images/s) | trainer (gradients/s) "
-        "| bare step (images/s) | trainer over bare step |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
+def ratios(row: dict[str, Any]) -> list[float]:
+    """Of the trainer's images per second over the bare step's, turn by turn."""
+    return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
+
+
+def table(results: dict[str, Any]) -> str:
+    """A row for each network: medians, and the range of the ratio."""
+    head = ["model", "precision", "trainer (images/s)", "trainer (gradients/s)"]
+    head += ["bare step (images/s)", "trainer over bare step"]
+    rows = []
+    for row in results["rows"]:
         trainer = statistics.median(sample["trainer_s"] for sample in row["samples"])
         step = statistics.median(sample["step_s"] for sample in row["samples"])
-        ratios = [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
-        lines.append(
-            f"| {row['model']} | {row['precision']} | {row['images'] / trainer:,.0f} "
-            f"| {row['gradients'] / trainer:,.1f} | {row['images'] / step:,.0f} "
-            f"| {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) |"
+        found = ratios(row)
+        rows.append(
+            [
+                row["model"],
+                row["precision"],
+                f"{row['images'] / trainer:,.0f}",
+                f"{row['gradients'] / trainer:,.1f}",
+                f"{row['images'] / step:,.0f}",
+                f"{statistics.median(found):.3f} ({min(found):.3f}–{max(found):.3f})",
+            ]
         )
-    return "\n".join(lines)
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """A point for each turn, a bar for their median."""
+    names = [f"{row['model']}, {row['precision']}" for row in results["rows"]]
+    drawing = Figure(figsize=(1.5 + 1.3 * len(names), 3.6), layout="constrained")
+    ax: Any = drawing.subplots()
+    for place, row in enumerate(results["rows"]):
+        found = ratios(row)
+        ax.bar(place, statistics.median(found), color="lightsteelblue")
+        ax.plot([place] * len(found), found, "k.", markersize=4)
+    ax.axhline(1, color="gray", linewidth=0.8)
+    ax.set_xticks(range(len(names)), names, rotation=20)
+    ax.set_ylabel("trainer over bare step")
+    return drawing
 
 
 def main() -> None:
-    """Measures, prints a table and writes every sample as JSON."""
+    """Measures and reports."""
     benchmark = tyro.cli(Throughput, prog="python -m benchmarks.train_throughput")
     platform = jax.default_backend()
     output = benchmark.output or Path(
@@ -165,12 +188,7 @@ def main() -> None:
         for name, value in dataclasses.asdict(benchmark).items()
         if name not in ("data_dir", "models", "precisions", "output")
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(
-        json.dumps({**provenance(), **told, "rows": rows}, indent=1) + "\n"
-    )
-    print(table(rows))
-    print(f"\nEvery sample is in {output}.")
+    reports.save(output, "train_throughput", {**told, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -331,6 +331,7 @@ class Transformer(nn.Module):
       heads: attention heads.
       layers: number of blocks.
       length: longest sequence.
+      dtype: of the computation.
     """
 
     vocabulary: int = 512
@@ -338,19 +339,26 @@ class Transformer(nn.Module):
     heads: int = 4
     layers: int = 2
     length: int = 64
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> Any:
         """Logits (batch, length, vocabulary) of tokens (batch, length)."""
-        place = nn.Embed(self.length, self.width)(jnp.arange(tokens.shape[1]))
-        x = nn.Embed(self.vocabulary, self.width)(tokens) + place[None]
-        mask = nn.make_causal_mask(tokens)
+        embed = functools.partial(nn.Embed, features=self.width, dtype=self.dtype)
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        norm = functools.partial(nn.LayerNorm, dtype=self.dtype)
+        place = embed(self.length)(jnp.arange(tokens.shape[1]))
+        x = embed(self.vocabulary)(tokens) + place[None]
+        attend = functools.partial(jax.nn.dot_product_attention, is_causal=True)
         for _ in range(self.layers):
-            y = nn.LayerNorm()(x)
-            x = x + nn.MultiHeadDotProductAttention(self.heads)(y, mask=mask)
-            y = nn.Dense(4 * self.width)(nn.LayerNorm()(x))
-            x = x + nn.Dense(self.width)(nn.gelu(y))
-        return nn.Dense(self.vocabulary)(nn.LayerNorm()(x))
+            attention = nn.MultiHeadDotProductAttention(
+                self.heads, dtype=self.dtype, attention_fn=attend
+            )
+            x = x + attention(norm()(x))
+            y = dense(4 * self.width)(norm()(x))
+            x = x + dense(self.width)(nn.gelu(y))
+        x = nn.LayerNorm(dtype=jnp.float32)(x)
+        return nn.Dense(self.vocabulary)(x)
 
 
 # Every one takes `classes` and `dtype`, and any other attribute of its class.
@@ -372,6 +380,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn-28-2": functools.partial(WideResNet, depth=28, width=2),
     "wrn-28-10": functools.partial(WideResNet, depth=28, width=10),
     "vit-b16": VisionTransformer,
+    # The literature's ViT-S, with patches for 32×32 images.
+    "vit-small": functools.partial(
+        VisionTransformer, patch=4, width=384, heads=6, classes=10
+    ),
     # For 32×32 images on a CPU; smaller than what the literature calls ViT-Ti.
     "vit-micro": functools.partial(
         VisionTransformer, patch=4, width=96, depth=4, heads=3, classes=10

@@ -49,30 +49,42 @@ def test_step_time(tmp_path):
     results = tmp_path / "new" / "results.json"
     done = run(
         "benchmarks.step_time",
-        *["--models", "transformer", "--members", "lookbehind_sam", "--k", 0, 2],
-        *["--repetitions", 2, "--output", results],
+        *["--models", "decoder", "--members", "sam", "lookbehind_sam", "--ks", 0, 1],
+        *["--precisions", "fp32", "--repetitions", 2, "--output", results],
     )
     assert done.returncode == 0, done.stderr
     written = json.loads(results.read_text())
     assert written["device"].startswith("cpu")
-    assert [row["k"] for row in written["rows"]] == [0, 2]
+    # SAM has no k but 1.
+    assert [(row["member"], row["k"]) for row in written["rows"]] == [
+        ("sam", 1),
+        ("lookbehind_sam", 0),
+        ("lookbehind_sam", 1),
+    ]
     for row in written["rows"]:
         assert len(row["samples"]) == 2
         # Up to the parameters' own arithmetic, the FLOPs of k + 1 gradients.
         assert abs(row["flops_over_gradients"] - 1) < 0.02
-    assert done.stdout.count("| transformer |") == 2
+    assert done.stdout.count("| decoder |") == 3
+    table, picture = results.with_suffix(".md"), results.with_suffix(".png")
+    assert table.read_text() in done.stdout
+    # Both come from the JSON alone.
+    picture.unlink()
+    again = run("benchmarks.reports", results)
+    assert again.stdout == done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_train_throughput(tmp_path):
     results = tmp_path / "new" / "results.json"
     done = run(
         "benchmarks.train_throughput",
-        *["--dataset", "digits", "--models", "convnet", "--steps", 3],
-        *["--repetitions", 2, "--output", results],
+        *["--dataset", "digits", "--models", "convnet-bn", "--steps", 3],
+        *["--precisions", "fp32", "--repetitions", 2, "--output", results],
     )
     assert done.returncode == 0, done.stderr
     written = json.loads(results.read_text())
     assert written["device"].startswith("cpu")
     (row,) = written["rows"]
     assert (row["images"], row["gradients"], len(row["samples"])) == (192, 9, 2)
-    assert done.stdout.count("| convnet |") == 1
+    assert done.stdout.count("| convnet-bn |") == 1
