@@ -44,7 +44,7 @@ Member = Literal[
     "lookbehind_sam_per_tensor",
     "lookbehind_asam",
 ]
-MEMBERS: dict[Member, Callable[[int], optax.GradientTransformation]] = {
+MEMBERS: dict[Member, Callable[[int], optax.GradientTransformationExtraArgs]] = {
     "sam": lambda k: lb.sam(BASE),
     "asam": lambda k: lb.asam(BASE),
     "multistep_sam": lambda k: lb.multistep_sam(BASE, k=k),
