@@ -375,6 +375,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet50-imagenet": functools.partial(
         ResNet, stages=(3, 4, 6, 3), bottleneck=True, imagenet=True, classes=1000
     ),
+    "wrn-10-1": functools.partial(WideResNet, depth=10, width=1),
     "wrn-16-2": functools.partial(WideResNet, depth=16, width=2),
     "wrn-16-8": functools.partial(WideResNet, depth=16, width=8),
     "wrn-28-2": functools.partial(WideResNet, depth=28, width=2),
