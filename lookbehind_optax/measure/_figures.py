@@ -34,14 +34,28 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    for style, (name, points) in zip(_styles(), _named(results), strict=False):
+    # The numbers of neighbouring curves stand on either side of them.
+    sides = itertools.cycle(
+        [
+            {"xytext": (5, 5)},
+            {"xytext": (-5, -5), "ha": "right", "va": "top"},
+        ]
+    )
+    for style, side, (name, points) in zip(
+        _styles(), sides, _named(results), strict=False
+    ):
         rhos = sorted(points)
         x = [float(points[rho].sharpness[0]) for rho in rhos]
         y = [float(points[rho].loss) for rho in rhos]
         axes.plot(x, y, label=name, **style)
         for rho, *place in zip(rhos, x, y, strict=True):
             axes.annotate(
-                f"{rho:g}", place, textcoords="offset points", xytext=(5, 5), fontsize=8
+                f"{rho:g}",
+                place,
+                textcoords="offset points",
+                color=style["color"],
+                fontsize=8,
+                **side,
             )
     axes.margins(0.1)  # for the numbers
     _finish(axes, "sharpness", "loss", legend=True)
@@ -67,6 +81,10 @@ def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    radii = sorted({float(rho) for result in results.values() for rho in result.rho})
+    if len(radii) <= 10:
+        axes.set_xticks(radii, [f"{rho:.3g}" for rho in radii])
+        axes.minorticks_off()
     _finish(axes, "radius ρ", "sharpness", legend=True)
     return figure
 
