@@ -212,7 +212,10 @@ def figure(results: dict[str, Any]) -> Any:
             }
         )
     means = [100 * np.mean(row["accuracy"]) for row in complete]
-    errors = [100 * np.std(row["accuracy"], ddof=1) for row in complete]
+    errors = [
+        100 * np.std(row["accuracy"], ddof=1) if len(row["seeds"]) > 1 else 0.0
+        for row in complete
+    ]
     drawing = Figure(figsize=(7, 4.2), layout="constrained")
     axes: Any = drawing.subplots()
     if not results["x"]:
