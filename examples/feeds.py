@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples import data
+from examples import streams
 from examples.meshes import Layout
 
 EVALUATION_BATCH = 256
@@ -135,7 +136,7 @@ class Streamed:
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """Images and labels of each step."""
         if start != self.position:  # a new start, or a rerun
-            self.stream = data.stream(
+            self.stream = streams.stream(
                 self.dataset.name,
                 "train",
                 self.dataset.data_dir,
@@ -165,7 +166,7 @@ class Streamed:
     def test_batches(self) -> Iterator[tuple[jax.Array, ...]]:
         """Test images, labels, and a mask that is False where the last is filled up."""
         size = evaluation_batch(self.layout)
-        stream = data.stream(
+        stream = streams.stream(
             self.dataset.name,
             "test",
             self.dataset.data_dir,

@@ -17,7 +17,9 @@ import pytest
 from sklearn.datasets import load_digits
 import tensorflow_datasets as tfds
 
+from examples import builders
 from examples import data
+from examples import streams
 from tests.photos import Photos
 from tests.photos import prepare
 
@@ -75,7 +77,7 @@ def photos(tmp_path_factory):
 
 def photo_stream(folder, split="train", **options):
     defaults = dict(batch_size=8, image_size=16, seed=0, train=True, workers=2)
-    return data.stream("photos", split, folder, **defaults | options)
+    return streams.stream("photos", split, folder, **defaults | options)
 
 
 def take(count, batches):
@@ -238,8 +240,8 @@ def test_absent_without_network(tmp_path, monkeypatch):
     def refuse(*_):
         raise socket.gaierror("Name or service not known")
 
-    monkeypatch.setattr(data.socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(data.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(builders.socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(builders.urllib.request, "getproxies", dict)
     with pytest.raises(FileNotFoundError) as caught:
         data.load("cifar100", tmp_path)
     for words in (str(tmp_path), "www.cs.toronto.edu", "network", "--data-dir"):
@@ -248,7 +250,7 @@ def test_absent_without_network(tmp_path, monkeypatch):
 
 def test_what_must_be_downloaded_by_hand(tmp_path):
     with pytest.raises(OSError, match=r"ILSVRC2012_img_train\.tar") as caught:
-        data.stream(
+        streams.stream(
             "imagenet2012", "train", tmp_path, batch_size=1, image_size=8, train=True
         )
     assert str(tmp_path / "downloads" / "manual") in str(caught.value)
@@ -271,7 +273,7 @@ def test_full_disk_while_preparing(tmp_path, monkeypatch):
             raise RuntimeError("while extracting") from error
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
-    monkeypatch.setattr(data, "_resolves", lambda _: True)
+    monkeypatch.setattr(builders, "_resolves", lambda _: True)
     with pytest.raises(OSError, match=r"is full: download 1.. MB needed") as caught:
         data.load("cifar10", tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -353,7 +355,9 @@ def test_nothing_to_train_on(tmp_path):
 @pytest.mark.skipif(not NO_TENSORFLOW, reason="TensorFlow is installed")
 def test_preparing_that_takes_tensorflow(tmp_path):
     with pytest.raises(OSError, match=r"tensorflow\.image\.decode_jpeg: pip install"):
-        data.stream("jpegs", "train", tmp_path, batch_size=1, image_size=8, train=False)
+        streams.stream(
+            "jpegs", "train", tmp_path, batch_size=1, image_size=8, train=False
+        )
     assert "tensorflow" not in sys.modules
 
 
@@ -380,13 +384,13 @@ def test_test_images_without_labels_are_not_for_testing(photos):
 
 
 def test_images_of_different_sizes_do_not_load(photos):
-    with pytest.raises(ValueError, match=r"differ in size: use examples\.data\.stream"):
+    with pytest.raises(ValueError, match=r"use examples\.streams\.stream"):
         data.load("photos", photos)
 
 
 def test_images_that_are_not_encoded_do_not_stream(prepared_digits):
     with pytest.raises(ValueError, match=r"use examples\.data\.load"):
-        data.stream(
+        streams.stream(
             "digits",
             "train",
             prepared_digits[0],
@@ -423,9 +427,9 @@ def test_stream_goes_on_where_it_stopped(photos, step):
 
 def test_stream_goes_on_without_reading_what_came_before(photos, monkeypatch):
     read = []
-    real = data.random_crop
+    real = streams.random_crop
     monkeypatch.setattr(
-        data, "random_crop", lambda *args: (read.append(1), real(*args))[1]
+        streams, "random_crop", lambda *args: (read.append(1), real(*args))[1]
     )
     next(photo_stream(photos, start_step=10**6))
     assert len(read) <= 3 * 8 + 2  # the batch, what is held ready, one in each thread
@@ -463,7 +467,7 @@ def ramps(height, width):
 
 
 def test_central_crop():
-    crop = data.central_crop(encoded(ramps(200, 400)), 56).astype(float)
+    crop = streams.central_crop(encoded(ramps(200, 400)), 56).astype(float)
     assert crop.shape == (56, 56, 3)
     # The square of side 175 in the middle: from pixels 112.5 to 287.5 of 400 across,
     # and 12.5 to 187.5 of 200 down.
@@ -479,7 +483,7 @@ def test_random_crops():
     rng = np.random.default_rng(0)
     areas, ratios, mirrored, lefts = [], [], [], []
     for _ in range(400):
-        crop = data.random_crop(image, 32, rng).astype(float)
+        crop = streams.random_crop(image, 32, rng).astype(float)
         # Edges of the crop in the image, from the colors of its outermost pixels.
         spans = np.array([crop[16, -1, 0] - crop[16, 0, 0], crop[-1, 16, 1]])
         spans[1] -= crop[0, 16, 1]
@@ -497,7 +501,7 @@ def test_random_crops():
 
 
 def test_random_crop_of_a_long_image():
-    crop = data.random_crop(encoded(ramps(8, 400)), 32, np.random.default_rng(0))
+    crop = streams.random_crop(encoded(ramps(8, 400)), 32, np.random.default_rng(0))
     assert crop.shape == (32, 32, 3)
     assert np.ptp(crop[..., 1].astype(int)) > 200  # of the whole height
     assert 100 < crop[..., 0].min() <= crop[..., 0].max() < 155  # in the middle
@@ -508,7 +512,7 @@ def test_images_that_are_not_rgb(mode):
     buffer = io.BytesIO()
     image = Image.fromarray(np.full((40, 30, 3), 100, np.uint8)).convert(mode)
     image.save(buffer, "PNG" if mode == "RGBA" else "JPEG")
-    crop = data.central_crop(buffer.getvalue(), 8)
+    crop = streams.central_crop(buffer.getvalue(), 8)
     np.testing.assert_allclose(crop, 100, atol=2)
     assert crop.shape == (8, 8, 3)
 
@@ -568,6 +572,6 @@ def test_real_data(unpack, tmp_path, name, mean, std):
     assert time.perf_counter() - started < 2
     assert_equal([again.train, again.test], [dataset.train, dataset.test])
     options = dict(batch_size=128, image_size=24, train=True, workers=2)
-    batches = take(3, data.stream(name, "train", tmp_path, **options))
-    resumed = data.stream(name, "train", tmp_path, start_step=2, **options)
+    batches = take(3, streams.stream(name, "train", tmp_path, **options))
+    resumed = streams.stream(name, "train", tmp_path, start_step=2, **options)
     assert_equal(batches[2:], take(1, resumed))

@@ -11,6 +11,7 @@ from examples import data
 from examples import feeds
 from examples import meshes
 from examples import runs
+from examples import streams
 from examples.config import Config
 from examples.training import Training
 from tests.photos import prepare
@@ -31,8 +32,8 @@ def standard_promotion():
 def pieces(process, processes, folder):
     options = dict(batch_size=8, image_size=8, seed=0)
     part = (process, processes)
-    train = data.stream("photos", "train", folder, train=True, part=part, **options)
-    test = data.stream("photos", "test", folder, train=False, part=part, **options)
+    train = streams.stream("photos", "train", folder, train=True, part=part, **options)
+    test = streams.stream("photos", "test", folder, train=False, part=part, **options)
     return [next(train) for _ in range(9)], list(test)
 
 
