@@ -20,6 +20,16 @@ settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("quick")
 
 
+def pytest_configure(config):
+    """Compiles faster, and worse, but in the thorough profile.
+
+    Most of the time of these tests is XLA's. Programs that are run as users run them,
+    in processes of their own, are compiled as users compile them.
+    """
+    thorough = config.getoption("--hypothesis-profile") == "thorough"
+    jax.config.update("jax_disable_most_optimizations", not thorough)
+
+
 @pytest.fixture
 def x64():
     """Turns float64 on for one test."""

@@ -30,6 +30,7 @@ PARAMETERS = {
     "resnet18-imagenet": 11_689_512,
     "resnet34-imagenet": 21_797_672,
     "resnet50-imagenet": 25_557_032,
+    "wrn-10-1": 77_850,
     "wrn-16-2": 691_674,
     "wrn-16-8": 10_961_370,
     "wrn-28-2": 1_467_610,
