@@ -10,6 +10,7 @@ and the others are still done.
 import dataclasses
 import json
 from pathlib import Path
+import sys
 from typing import Any
 from typing import Literal
 
@@ -34,6 +35,8 @@ from examples.config import Config
 from examples.training import Training
 from lookbehind_optax import measure
 
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 REFERENCE = "SAM"  # what differences and p-values are from
 
 
@@ -242,19 +245,20 @@ def figure(results: dict[str, Any]) -> Any:
             axes.axhline(means[i], linestyle="--", linewidth=0.8, color="gray")
             axes.annotate(
                 row["label"],
-                (1, means[i]),
+                (1.01, means[i]),
                 xycoords=("axes fraction", "data"),
-                horizontalalignment="right",
-                verticalalignment="bottom",
+                verticalalignment="center",
                 fontsize="small",
             )
-    for line, rows in lines.items():
+    for color, (line, rows) in zip(COLORS, lines.items(), strict=False):
         axes.errorbar(
             [complete[i]["x"] for i in rows],
             [means[i] for i in rows],
             yerr=[errors[i] for i in rows],
+            color=color,
             marker="o",
             capsize=3,
+            alpha=0.8,  # where bars lie on one another
             label=line,
         )
     axes.set_xlabel(results["x"])
@@ -273,12 +277,11 @@ def main() -> None:
     for setting in SIZES[comparison.size]:
         config = setting.config
         of = f"{comparison.size}_{config.dataset}_{config.model}"
-        rows = compare(
-            question,
-            setting,
-            load(setting, comparison.data_dir),
-            comparison.runs / of,
-        )
+        dataset = load(setting, comparison.data_dir)
+        try:
+            rows = compare(question, setting, dataset, comparison.runs / of)
+        except runs.Stopped as stop:
+            sys.exit(f"{stop}. Run the same command again to go on.")
         reports.save(
             comparison.output / f"{comparison.question}_{of}.json",
             "comparisons",
