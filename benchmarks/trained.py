@@ -182,7 +182,7 @@ def load(experiment: Experiment) -> data.Dataset:
 def part_of(
     name: str, data_dir: Path | None, train: int | None, test: int | None
 ) -> data.Dataset:
-    """The first training and test examples of a dataset; all where there is no number."""
+    """The first training and test examples of a dataset; all of them if None."""
     whole = data.load(name, data_dir)
     first = data.Examples(*(array[:train] for array in whole.train))
     tested = data.Examples(*(array[:test] for array in whole.test))
