@@ -29,7 +29,6 @@ from benchmarks.questions import QUESTIONS
 from benchmarks.questions import Row
 from benchmarks.questions import Setting
 from benchmarks.questions import SIZES
-from benchmarks.trained import part_of
 from examples import data
 from examples import runs
 from examples.config import Config
@@ -60,6 +59,19 @@ class Comparison:
     data_dir: Path | None = None
     runs: Path = Path("runs/comparisons")
     output: Path = Path("benchmarks/results")
+
+
+def load(setting: Setting, data_dir: Path | None) -> data.Dataset:
+    """The setting's part of its dataset."""
+    whole = data.load(setting.config.dataset, data_dir)
+    train, test = (
+        data.Examples(*(array[:count] for array in examples))
+        for examples, count in (
+            (whole.train, setting.train),
+            (whole.test, setting.test),
+        )
+    )
+    return dataclasses.replace(whole, train=train, test=test)
 
 
 def folder_name(config: Config, setting: Setting) -> str:
@@ -265,9 +277,7 @@ def main() -> None:
     for setting in SIZES[comparison.size]:
         config = setting.config
         of = f"{comparison.size}_{config.dataset}_{config.model}"
-        dataset = part_of(
-            config.dataset, comparison.data_dir, setting.train, setting.test
-        )
+        dataset = load(setting, comparison.data_dir)
         try:
             rows = compare(question, setting, dataset, comparison.runs / of)
         except runs.Stopped as stop:

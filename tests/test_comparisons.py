@@ -14,7 +14,6 @@ from benchmarks.questions import Question
 from benchmarks.questions import QUESTIONS
 from benchmarks.questions import Row
 from benchmarks.questions import SIZES
-from benchmarks.trained import part_of
 from examples import data
 from examples.training import Training
 from tests.test_programs import run
@@ -105,7 +104,7 @@ def test_rows_of_equal_price_have_it():
 
 
 def test_part_of_a_dataset():
-    part = part_of("digits", None, SETTING.train, SETTING.test)
+    part = comparisons.load(SETTING, None)
     assert len(part.train.images) == len(part.train.labels) == SETTING.train
     assert len(part.test.images) == len(part.test.labels) == SETTING.test
     np.testing.assert_array_equal(part.train.labels, DIGITS.train.labels[:256])
