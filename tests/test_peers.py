@@ -1,0 +1,75 @@
+"""PyTorch's side of the benchmark of peers does what ours does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks import networks
+from examples.models import Transformer
+import lookbehind_optax as lb
+
+torch = pytest.importorskip(
+    "torch", reason="PyTorch isn't installed: pip install torch"
+)
+torch_loop = pytest.importorskip("benchmarks.torch_loop")
+
+SMALL = Transformer(vocabulary=11, width=8, heads=2, layers=2, length=5)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(networks.DECODERS, "small", SMALL)
+
+
+@pytest.mark.parametrize("name", ["small", "wrn-10-1", "resnet34"])
+@pytest.mark.usefixtures("small")
+def test_twins_have_the_same_loss_and_parameters(name):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        network = networks.make(name, "fp32", 3)
+        ours = network.loss(network.params, network.batch)
+    model, loss_fn = torch_loop.twin(name)
+    assert sum(p.numel() for p in model.parameters()) == network.size
+    torch_loop.copy_weights(network.params, model)
+    theirs = loss_fn(model, as_torch(network.batch))
+    np.testing.assert_allclose(ours, theirs.item(), rtol=1e-5)
+
+
+def as_torch(batch):
+    if isinstance(batch, tuple):
+        images, labels = (torch.tensor(np.asarray(part)) for part in batch)
+        return images.permute(0, 3, 1, 2).contiguous(), labels.long()
+    return torch.tensor(np.asarray(batch)).long()
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.usefixtures("small")
+def test_the_loop_is_algorithm_1(k):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        network = networks.make("small", "fp32", 3)
+        base = optax.sgd(0.1, momentum=0.9)
+        optimizer = lb.lookbehind_sam(base, rho=0.1, k=k, alpha=0.7)
+        params, state = network.params, optimizer.init(network.params)
+        step = jax.jit(lb.make_step(network.loss, optimizer))
+        for _ in range(2):
+            params, state, _ = step(params, state, network.batch)
+    model, loss_fn = torch_loop.twin("small")
+    torch_loop.copy_weights(network.params, model)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loop = torch_loop.Lookbehind(sgd, rho=0.1, k=k, alpha=0.7)
+    batch = as_torch(network.batch)
+    for _ in range(2):
+        loop.step(functools.partial(loss_fn, model, batch))
+    expected, _ = torch_loop.twin("small")
+    torch_loop.copy_weights(params, expected)
+    moved = jnp.sqrt(
+        optax.tree.norm(jax.tree.map(jnp.subtract, params, network.params))
+    )
+    assert moved > 0.1
+    for ours, theirs in zip(expected.parameters(), model.parameters(), strict=True):
+        np.testing.assert_allclose(
+            ours.detach().numpy(), theirs.detach().numpy(), atol=2e-6
+        )
