@@ -4,7 +4,7 @@
     python -m benchmarks.peers
 
 Steps of the same network on the same batch in the same precision take turns after a
-warm-up, and are compared within each turn. Each takes as many gradients as its method
+warm-up, each after a pause, and are compared within each turn. Each takes as many gradients as its method
 wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is Algorithm 1 as the paper has
 it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and all SAMs, at k = 1, two.
 """
@@ -174,7 +174,12 @@ def ways(
 
 
 def seconds(run: Callable[[], None]) -> float:
-    """Wall time of a step."""
+    """Wall time of a step, after a pause.
+
+    The threads of PyTorch and of XLA wait awake for a while after their work, which
+    slows down whoever comes next on the same cores.
+    """
+    time.sleep(0.1)
     begun = time.perf_counter()
     run()
     return time.perf_counter() - begun
