@@ -4,9 +4,10 @@
     python -m benchmarks.peers
 
 Steps of the same network on the same batch in the same precision take turns after a
-warm-up, each after a pause, and are compared within each turn. Each takes as many gradients as its method
-wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is Algorithm 1 as the paper has
-it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and all SAMs, at k = 1, two.
+warm-up, each after a pause, and are compared within each turn. Each takes as many
+gradients as its method wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is
+Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and
+all SAMs, at k = 1, two.
 """
 
 # pyright: reportMissingImports=false
