@@ -6,7 +6,6 @@ makes on a device, how much memory it takes there, and what it sends.
 
 from collections import Counter
 import functools
-import re
 from typing import NamedTuple
 
 import jax
@@ -15,6 +14,8 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.programs import instructions
+from benchmarks.programs import traffic
 import lookbehind_optax as lb
 from tests import reference
 from tests.lenient import lenient
@@ -181,69 +182,7 @@ TRAJECTORIES = [
 ]
 
 
-# What a compiled program holds.
-
-
-class Instruction(NamedTuple):
-    """One line of a compiled program, with the arrays that it makes on each device."""
-
-    kind: str
-    arrays: list[tuple[int, int]]  # elements and bytes of each
-    line: str
-
-
-def instructions(compiled):
-    text = compiled.as_text()
-    found = re.findall(
-        r"^ *(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)", text, re.M
-    )
-    assert len(found) > 10
-    for shapes, kind, rest in found:
-        arrays = []
-        for dtype, dimensions in re.findall(r"\b([a-z]+\d*\w*)\[([\d,]*)\]", shapes):
-            bits = int((re.findall(r"\d+", dtype) or [8])[0])  # a pred has a byte
-            elements = int(np.prod([int(n) for n in dimensions.split(",") if n] or [1]))
-            arrays.append((elements, elements * bits // 8))
-        yield Instruction(kind, arrays, f"{shapes} {kind}({rest}")
-
-
-COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "all-to-all",
-    "collective-broadcast",
-    "collective-permute",
-    "ragged-all-to-all",
-    "reduce-scatter",
-)
-
-
-class Traffic(NamedTuple):
-    """What crosses between devices in one step."""
-
-    arrays: dict[str, Counter]  # by kind: how often an array of so many elements
-    bytes: dict[str, int]  # by kind, the scalars left out
-    scalars: int
-
-
-def traffic(compiled):
-    arrays, sizes, scalars = {}, Counter(), 0
-    for instruction in instructions(compiled):
-        assert instruction.kind not in ("while", "conditional")  # what it says counts
-        kind = instruction.kind.removesuffix("-start")
-        if kind not in COLLECTIVES:
-            assert not kind.startswith(COLLECTIVES) or kind.endswith("-done")
-            continue
-        results = instruction.arrays
-        if instruction.kind == "all-gather-start":  # names its operands as well
-            results = results[len(results) // 2 :]
-        for elements, bytes_ in results:
-            if elements == 1:
-                scalars += 1
-            else:
-                arrays.setdefault(kind, Counter())[elements] += 1
-                sizes[kind] += bytes_
-    return Traffic(arrays, dict(sizes), scalars)
+# What a compiled program holds, and what crosses.
 
 
 def times(n, params, sharding=lambda name: None):
