@@ -56,6 +56,19 @@ def default_batch_size(name: str) -> int:
     return on_cpu if jax.default_backend() == "cpu" else elsewhere
 
 
+def next_token_loss(decoder: Transformer) -> Callable[[Any, Any], jax.Array]:
+    """The loss of parameters and tokens (batch, length)."""
+
+    def loss(params, tokens) -> jax.Array:
+        # All tokens go in, so that sizes are round; the last has no successor.
+        logits: Any = decoder.apply(params, tokens)
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits[:, :-1], tokens[:, 1:]
+        ).mean()
+
+    return loss
+
+
 def make(name: str, precision: Precision, batch_size: int | None = None) -> Network:
     """A network by name, on random examples.
 
@@ -74,15 +87,7 @@ def make(name: str, precision: Precision, batch_size: int | None = None) -> Netw
         shape = (examples, decoder.length)
         tokens = random.integers(decoder.vocabulary, size=shape, dtype=np.int32)
         params = jax.jit(decoder.init)(jax.random.key(0), tokens)
-
-        def next_token_loss(params, tokens) -> jax.Array:
-            # All tokens go in, so that sizes are round; the last has no successor.
-            logits: Any = decoder.apply(params, tokens)
-            return optax.softmax_cross_entropy_with_integer_labels(
-                logits[:, :-1], tokens[:, 1:]
-            ).mean()
-
-        return Network(next_token_loss, params, jnp.asarray(tokens))
+        return Network(next_token_loss(decoder), params, jnp.asarray(tokens))
 
     large = name.endswith("-imagenet") or name == "vit-b16"
     classes, side = (1000, 224) if large else (10, 32)
