@@ -239,6 +239,7 @@ def figure(results: dict[str, Any]) -> Any:
             ax.plot(*zip(*points, strict=True), marker="o", label=name)
         ax.axhline(1, color="gray", linewidth=0.8)
         ax.set_ylim(bottom=0)
+        ax.set_xticks(sorted({k for points in lines.values() for k, _ in points}))
         ax.set_xlabel("k")
         ax.set_ylabel("times as fast as the peer")
         ax.set_title(f"{PAIRS[peer]}\nagainst {peer}", fontsize="small")

@@ -242,8 +242,9 @@ def figure(results: dict[str, Any]) -> Any:
             right.plot(devices, crossing, marker="o", label=f"parameters {way}")
         left.set_ylabel("memory of a step on a device (copies)")
         right.set_ylabel("traffic of a step (copies)")
-        left.set_xscale("log", base=2)
-        right.set_xscale("log", base=2)
+        for ax in (left, right):
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(DEVICES, labels=[str(devices) for devices in DEVICES])
         right.legend(fontsize="small", frameon=False)
     else:
         x = [row[over] for row in rows]

@@ -200,13 +200,13 @@ def figure(results: dict[str, Any]) -> Any:
     for ax, (label, values) in zip(axes, panels.items(), strict=True):
         for name, line in lines.items():
             medians = [
-                statistics.median(value for row in rows for value in values(row))
-                for rows in line.values()
+                statistics.median(value for row in line[k] for value in values(row))
+                for k in sorted(line)
             ]
-            ax.plot(list(line), medians, marker="o", label=name)
+            ax.plot(sorted(line), medians, marker="o", label=name)
         ax.set_xlabel("k")
         ax.set_ylabel(label)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # a step may need less memory
     axes[0].axhline(1, color="gray", linewidth=0.8)
     axes[0].legend(fontsize="small")
     return drawing
