@@ -15,8 +15,12 @@ from typing import Literal
 
 import tyro
 
+from benchmarks import reports
 from examples import lifelong
 from examples.lifelong import Lifelong
+
+# What `benchmarks.reports` renders with.
+table, figure = lifelong.table, lifelong.figure
 
 SMOKE = Lifelong(
     images_per_task=40,
@@ -61,8 +65,8 @@ def main() -> None:
     benchmark = tyro.cli(Benchmark, prog="python -m benchmarks.lifelong")
     for config in SIZES[benchmark.size]:
         results = lifelong.run(dataclasses.replace(config, data_dir=benchmark.data_dir))
-        stem = f"lifelong_{benchmark.size}_{config.dataset}_{config.epochs}"
-        lifelong.save(results, benchmark.output, stem)
+        name = f"lifelong_{benchmark.size}_{config.dataset}_{config.epochs}.json"
+        reports.save(benchmark.output / name, "lifelong", results)
 
 
 if __name__ == "__main__":

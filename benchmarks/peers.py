@@ -10,9 +10,6 @@ Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k +
 all SAMs, at k = 1, two.
 """
 
-# pyright: reportMissingImports=false
-# PyTorch is no dependency of anything else here.
-
 from collections.abc import Callable
 import dataclasses
 import importlib.metadata
@@ -23,16 +20,12 @@ from typing import Any
 
 import jax
 from matplotlib.figure import Figure
-import numpy as np
 import optax
-import pytorch_optimizer
-import torch
 from tqdm import tqdm
 import tyro
 
 from benchmarks import networks
 from benchmarks import reports
-from benchmarks import torch_loop
 from benchmarks.precisions import here
 from benchmarks.precisions import Precision
 from benchmarks.precisions import PRECISIONS
@@ -40,7 +33,6 @@ import lookbehind_optax as lb
 
 RATE, MOMENTUM, RHO = 0.1, 0.9, 0.05
 BASE = optax.sgd(RATE, momentum=MOMENTUM)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Whose speed is compared with whose.
 PAIRS = {
     "PyTorch, 2k gradients": "lookbehind_sam",
@@ -71,7 +63,9 @@ class Peers:
     ks: tuple[int, ...] = (1, 2, 5)
     precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
     batch_size: int | None = None
-    compile: bool = DEVICE == "cuda"
+    compile: bool = dataclasses.field(
+        default_factory=lambda: jax.default_backend() == "gpu"
+    )
     repetitions: int = 7
     output: Path | None = None
 
@@ -93,52 +87,10 @@ def of_jax(
     return run
 
 
-def torch_batch(batch: Any) -> Any:
-    """PyTorch's copy of a batch, images as it wants them."""
-    if isinstance(batch, tuple):
-        images, labels = (
-            torch.tensor(np.asarray(part), device=DEVICE) for part in batch
-        )
-        images = images.permute(0, 3, 1, 2)  # which leaves the channels last in memory
-        images = images if DEVICE == "cuda" else images.contiguous()
-        return images, labels.long()
-    return torch.tensor(np.asarray(batch), device=DEVICE).long()
-
-
-def of_torch(
-    name: str, network: networks.Network, precision: Precision
-) -> tuple[Any, Callable[[Any], torch.Tensor]]:
-    """A twin with the same weights, and a function from it to its loss on the batch."""
-    model, loss_fn = torch_loop.twin(name)
-    assert sum(p.numel() for p in model.parameters()) == network.size
-    torch_loop.copy_weights(network.params, model)
-    model = model.to(DEVICE)
-    if DEVICE == "cuda" and name not in networks.DECODERS:
-        model = model.to(memory_format=torch.channels_last)
-    batch = torch_batch(network.batch)
-
-    def loss(model):
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"):
-            return loss_fn(model, batch)
-
-    return model, loss
-
-
-def waited(step: Callable[[], Any]) -> Callable[[], None]:
-    """A step of PyTorch that ends when it has."""
-
-    def run():
-        step()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    return run
-
-
 def ways(
     benchmark: Peers, name: str, network: networks.Network, precision: Precision, k: int
 ) -> dict[str, Callable[[], None]]:
-    """Steps by name."""
+    """Steps by name, ours and the peers'."""
     climb = optax.chain(optax.contrib.normalize(), optax.sgd(RHO))
     opaque = optax.contrib.sam(BASE, climb, sync_period=k + 1, opaque_mode=True)
     found = {
@@ -147,31 +99,19 @@ def ways(
         # Its state holds the parameters once more, which can't be donated twice.
         "optax.contrib.sam": of_jax(network, opaque, donates=False),
     }
+    # Here, so that results can be rendered where PyTorch isn't.
+    from benchmarks import torch_loop
 
-    def sgd(model):
-        return torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
-
-    for compiles in (False, True) if benchmark.compile else (False,):
-        model, loss = of_torch(name, network, precision)
-        loop = torch_loop.Lookbehind(sgd(model), RHO, k, 1 / k)
-        model = torch.compile(model) if compiles else model
-        found[f"PyTorch{' compiled' * compiles}, 2k gradients"] = waited(
-            lambda loop=loop, loss=loss, model=model: loop.step(lambda: loss(model))
-        )
-    if k == 1:
-        model, loss = of_torch(name, network, precision)
-        sam = pytorch_optimizer.SAM(
-            model.parameters(), torch.optim.SGD, rho=RHO, lr=RATE, momentum=MOMENTUM
-        )
-
-        def step():
-            loss(model).backward()
-            sam.first_step(zero_grad=True)
-            loss(model).backward()
-            sam.second_step(zero_grad=True)
-
-        found["pytorch_optimizer.SAM"] = waited(step)
-    return found
+    return found | torch_loop.steps(
+        name,
+        network,
+        precision,
+        rho=RHO,
+        k=k,
+        rate=RATE,
+        momentum=MOMENTUM,
+        compiles=benchmark.compile,
+    )
 
 
 def seconds(run: Callable[[], None]) -> float:
@@ -261,8 +201,6 @@ def main() -> None:
     rows = []
     for model, precision, k in (progress := tqdm(grid, unit="row")):
         progress.set_description(f"{model}, {precision}, k = {k}")
-        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-        torch.backends.cudnn.allow_tf32 = precision != "fp32"
         with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
             network = networks.make(model, precision, benchmark.batch_size)
             found = ways(benchmark, model, network, precision, k)

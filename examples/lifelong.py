@@ -437,8 +437,8 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: dict[str, Any], output: Path) -> None:
-    """Saves accuracy over the stream, and at its end by task."""
+def figure(results: dict[str, Any]) -> Figure:
+    """Draws accuracy over the stream, and at its end by task."""
     groups = {
         "without replay": lambda method: not method.replay,
         "with replay": lambda method: method.replay and not method.meta,
@@ -450,12 +450,12 @@ def plot(results: dict[str, Any], output: Path) -> None:
         if (names := [name for name in results["methods"] if belongs(METHODS[name])])
     }
     config = results["config"]
-    figure = Figure(figsize=(1 + 3.6 * len(shown), 6.5), layout="constrained")
-    figure.suptitle(
+    drawing = Figure(figsize=(1 + 3.6 * len(shown), 6.5), layout="constrained")
+    drawing.suptitle(
         f"{config['dataset']} in tasks of {config['classes_per_task']} classes, mean "
         f"± standard deviation over {config['seeds']} seeds"
     )
-    rows = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
+    rows = drawing.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
     for column, (title, names) in zip(rows.T, shown.items(), strict=True):
         for i, name in enumerate(names):
             method = METHODS[name]
@@ -497,7 +497,7 @@ def plot(results: dict[str, Any], output: Path) -> None:
         axes.set_ylim(top=101)  # of a standard deviation, what is beyond isn't there
     rows[0, 0].set_ylabel("mean accuracy on tasks so far (%)")
     rows[1, 0].set_ylabel("accuracy at the end (%)")
-    figure.savefig(output, dpi=150)
+    return drawing
 
 
 def save(results: dict[str, Any], folder: Path, stem: str) -> None:
@@ -505,7 +505,7 @@ def save(results: dict[str, Any], folder: Path, stem: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / f"{stem}.md").write_text(table(results) + "\n")
-    plot(results, folder / f"{stem}.png")
+    figure(results).savefig(folder / f"{stem}.png", dpi=150)
     print(table(results))
     print(f"\nTable, plot and all accuracies are in {folder / stem}.*")
 

@@ -13,9 +13,12 @@ from examples.models import Transformer
 import lookbehind_optax as lb
 
 torch = pytest.importorskip(
-    "torch", reason="PyTorch isn't installed: pip install torch"
+    "torch", reason="PyTorch isn't installed: pip install -e .[peers]"
 )
-torch_loop = pytest.importorskip("benchmarks.torch_loop")
+torch_networks = pytest.importorskip("benchmarks.torch_networks")
+torch_loop = pytest.importorskip(
+    "benchmarks.torch_loop", reason="pytorch_optimizer isn't installed"
+)
 
 SMALL = Transformer(vocabulary=11, width=8, heads=2, layers=2, length=5)
 
@@ -31,9 +34,9 @@ def test_twins_have_the_same_loss_and_parameters(name):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         network = networks.make(name, "fp32", 3)
         ours = network.loss(network.params, network.batch)
-    model, loss_fn = torch_loop.twin(name)
+    model, loss_fn = torch_networks.twin(name)
     assert sum(p.numel() for p in model.parameters()) == network.size
-    torch_loop.copy_weights(network.params, model)
+    torch_networks.copy_weights(network.params, model)
     theirs = loss_fn(model, as_torch(network.batch))
     np.testing.assert_allclose(ours, theirs.item(), rtol=1e-5)
 
@@ -56,15 +59,15 @@ def test_the_loop_is_algorithm_1(k):
         step = jax.jit(lb.make_step(network.loss, optimizer))
         for _ in range(2):
             params, state, _ = step(params, state, network.batch)
-    model, loss_fn = torch_loop.twin("small")
-    torch_loop.copy_weights(network.params, model)
+    model, loss_fn = torch_networks.twin("small")
+    torch_networks.copy_weights(network.params, model)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     loop = torch_loop.Lookbehind(sgd, rho=0.1, k=k, alpha=0.7)
     batch = as_torch(network.batch)
     for _ in range(2):
         loop.step(functools.partial(loss_fn, model, batch))
-    expected, _ = torch_loop.twin("small")
-    torch_loop.copy_weights(params, expected)
+    expected, _ = torch_networks.twin("small")
+    torch_networks.copy_weights(params, expected)
     moved = jnp.sqrt(
         optax.tree.norm(jax.tree.map(jnp.subtract, params, network.params))
     )
