@@ -137,15 +137,23 @@ ASAM = {"optimizer": "asam"}
 # Zhang et al. 2019 synchronise every 5 steps with α = 0.5.
 LOOKAHEAD = {"lookahead": 5, "lookahead_alpha": 0.5}
 BASELINE = Row("SAM", SAM)
+# As many gradients as methods of k = 2 take. Every question has it or `as_many`.
+LONGER_SGD = Row("SGD, three times the epochs", SGD, times=3.0)
+
+
+def as_many(k: int) -> Row:
+    """SGD for as many gradients as methods of k take, in a picture over k."""
+    line = "SGD, as many gradients"
+    return Row(f"{line}, k = {k}", SGD, times=k + 1.0, line=line, x=k)
 
 
 def generalisation(setting: Setting) -> list[Row]:
-    """Table 1, with SGD for as many gradients as the methods of k = 2 take."""
+    """Table 1."""
     del setting
     average = {"average": True}
     return [
         Row("SGD", SGD),
-        Row("SGD, three times the epochs", SGD, times=3.0),
+        LONGER_SGD,
         Row("Lookahead-SGD", {**SGD, **LOOKAHEAD}),
         BASELINE,
         Row("Multistep-SAM", multistep()),
@@ -168,7 +176,7 @@ def adaptive(setting: Setting) -> list[Row]:
         "adaptive α": "adaptive",
         "adaptive α per tensor": "adaptive-per-tensor",
     }
-    rows = [BASELINE, Row("ASAM", ASAM)]
+    rows = [LONGER_SGD, BASELINE, Row("ASAM", ASAM)]
     for label, alpha in alphas.items():
         told = lookbehind(alpha=alpha)
         rows.append(Row(f"Lookbehind-SAM, {label}", told))
@@ -182,6 +190,7 @@ def switched(setting: Setting) -> list[Row]:
     switch = {"switch_minibatches": True}
     paper = {**switch, "reuse_gradients": False}
     return [
+        LONGER_SGD,
         BASELINE,
         Row("Multistep-SAM", multistep()),
         Row("Multistep-SAM, switched", multistep() | paper, times=2.0),
@@ -193,7 +202,7 @@ def switched(setting: Setting) -> list[Row]:
 
 def stronger(setting: Setting) -> list[Row]:
     """Table 8."""
-    wanted = ("SGD", "SAM", "Multistep-SAM", "Lookbehind-SAM")
+    wanted = ("SGD", LONGER_SGD.label, "SAM", "Multistep-SAM", "Lookbehind-SAM")
     wanted += ("ASAM", "Multistep-ASAM", "Lookbehind-ASAM")
     return [row for row in generalisation(setting) if row.label in wanted]
 
@@ -207,7 +216,7 @@ def groups(setting: Setting) -> list[Row]:
     }
     batch = setting.config.batch_size
     sizes = {f", m = {m}": {"m": m} for m in (batch // 2, batch // 4)}
-    return [
+    return [LONGER_SGD] + [
         Row(f"{name}{suffix}", told | group)
         for name, told in methods.items()
         for suffix, group in {"": {}, **sizes}.items()
@@ -216,7 +225,8 @@ def groups(setting: Setting) -> list[Row]:
 
 def gradients_needed(setting: Setting) -> list[Row]:
     """Table 10: the same runs as Table 1's."""
-    wanted = ("SAM", "Multistep-SAM", "Lookahead-SAM", "Lookbehind-SAM")
+    wanted = (LONGER_SGD.label, "SAM", "Multistep-SAM", "Lookahead-SAM")
+    wanted += ("Lookbehind-SAM",)
     return [row for row in generalisation(setting) if row.label in wanted]
 
 
@@ -229,6 +239,7 @@ def over_k(setting: Setting) -> list[Row]:
             ("Lookbehind-SAM, α = 1/k", lookbehind(k)),
         ):
             rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+        rows.append(as_many(k))
     return rows
 
 
@@ -239,7 +250,7 @@ def over_rho(setting: Setting) -> list[Row]:
         "Multistep-SAM, k = 2": multistep(),
         "Lookbehind-SAM, k = 2": lookbehind(),
     }
-    rows = [BASELINE]
+    rows = [LONGER_SGD, BASELINE]
     for rho in setting.rhos:
         for line, told in methods.items():
             rows.append(
@@ -250,7 +261,7 @@ def over_rho(setting: Setting) -> list[Row]:
 
 def over_alpha(setting: Setting) -> list[Row]:
     """Figure 7."""
-    rows = [BASELINE]
+    rows = [*(as_many(k)._replace(line="", x=0) for k in setting.ks), BASELINE]
     for k in setting.ks:
         line = f"Lookbehind-SAM, k = {k}"
         for alpha in (0.2, 0.5, 0.8):
@@ -267,7 +278,8 @@ def stages(setting: Setting) -> list[Row]:
         "SGD, then Lookbehind-SAM": ("base", "lookbehind_sam"),
         "SAM, then Lookbehind-SAM": ("sam", "lookbehind_sam"),
     }
-    rows = [Row("SGD", SGD), BASELINE, Row("Lookbehind-SAM", lookbehind())]
+    rows = [Row("SGD", SGD), LONGER_SGD, BASELINE]
+    rows.append(Row("Lookbehind-SAM", lookbehind()))
     for line, (first, second) in pairs.items():
         told = {"k": 2, "alpha": 0.5} if second == "lookbehind_sam" else {}
         for share in (0.25, 0.5, 0.75):
@@ -288,6 +300,7 @@ def divided(setting: Setting) -> list[Row]:
             ("ρ/k, η/k, α = 1", lookbehind(k) | smaller),
         ):
             rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+        rows.append(as_many(k))
     return rows
 
 
@@ -298,7 +311,7 @@ def price(setting: Setting) -> list[Row]:
     """
     rows = [
         Row("SGD", SGD),
-        Row("SGD, three times the epochs", SGD, times=3.0),
+        LONGER_SGD,
         Row("SAM", SAM, times=1.5),
         Row("Lookbehind-SAM, k = 2", lookbehind()),
     ]

@@ -14,6 +14,7 @@ from benchmarks.questions import Question
 from benchmarks.questions import QUESTIONS
 from benchmarks.questions import Row
 from benchmarks.questions import SIZES
+from benchmarks.trained import METHODS
 from examples import data
 from examples.training import Training
 from tests.test_programs import run
@@ -90,6 +91,15 @@ def test_every_row_is_a_run_of_its_own(name, size):
         if size == "smoke":
             for config in configs:
                 Training(config, DIGITS)  # which refuses what makes no sense
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_sgd_with_as_many_gradients_is_always_there(name):
+    for setting in (setting for size in SIZES.values() for setting in size):
+        rows = QUESTIONS[name].rows(setting)
+        compared = {row.told.get("k") for row in rows if row.times == 1}
+        longer = {row.times - 1 for row in rows if row.told == METHODS["SGD"]}
+        assert compared - {None} <= longer - {0}
 
 
 def test_rows_of_equal_price_have_it():
