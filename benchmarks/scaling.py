@@ -242,9 +242,6 @@ def figure(results: dict[str, Any]) -> Any:
             right.plot(devices, crossing, marker="o", label=f"parameters {way}")
         left.set_ylabel("memory of a step on a device (copies)")
         right.set_ylabel("traffic of a step (copies)")
-        for ax in (left, right):
-            ax.set_xscale("log", base=2)
-            ax.set_xticks(DEVICES, labels=[str(devices) for devices in DEVICES])
         right.legend(fontsize="small", frameon=False)
     else:
         x = [row[over] for row in rows]
@@ -259,12 +256,15 @@ def figure(results: dict[str, Any]) -> Any:
             right.vlines(row[over], min(ratios(row)), max(ratios(row)), alpha=0.4)
         right.axhline(1, color="gray", linewidth=0.8)
         right.set_ylabel("step over k + 1 gradients")
-        left.set_xscale("log")
-        right.set_xscale("log")
-        right.set_xlim(left.get_xlim())
+    numbers = sorted({row[over] for row in rows})
     for ax in (left, right):
+        ax.set_xscale("log")
+        if over != "parameters":  # which are not round
+            ax.set_xticks(numbers, labels=[str(number) for number in numbers])
+            ax.minorticks_off()
         ax.set_xlabel("sequences" if over == "examples" else over)
         ax.set_ylim(bottom=0)
+    right.set_xlim(left.get_xlim())
     left.legend(fontsize="small", frameon=False)
     return drawing
 
