@@ -16,6 +16,7 @@ from collections.abc import Callable
 import dataclasses
 import os
 from pathlib import Path
+import resource
 import statistics
 from typing import Any
 from typing import Literal
@@ -102,6 +103,14 @@ def by_example(layout: meshes.Layout) -> Callable[..., Any]:
     return intercept
 
 
+def spent(of: str, function: Any, *arguments: Any, calls: int = 1) -> dict[str, float]:
+    """Wall time, and the operating system's CPU time, which hands out memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_stime
+    wall = seconds(function, *arguments, calls=calls)
+    system = resource.getrusage(resource.RUSAGE_SELF).ru_stime - before
+    return {f"{of}_s": wall, f"{of}_system_s": system}
+
+
 def measure(
     decoder: Transformer,
     examples: int,
@@ -169,10 +178,8 @@ def measure(
     seconds(run)
     seconds(gradient, params, batch)
     row["samples"] = [
-        {
-            "gradients_s": seconds(gradient, params, batch, calls=benchmark.k + 1),
-            "step_s": seconds(run),
-        }
+        spent("gradients", gradient, params, batch, calls=benchmark.k + 1)
+        | spent("step", run)
         for _ in range(benchmark.repetitions)
     ]
     return row
@@ -194,7 +201,9 @@ def table(results: dict[str, Any]) -> str:
     head = ["parameters", "sequences"]
     head += ["devices", "parameters are", "traffic (copies)"] if over_devices else []
     head += ["memory of a step (GB)", "in copies", "of a gradient (copies)"]
-    head += ["step (ms)", "over k + 1 gradients"]
+    timed = any(row["samples"] for row in results["rows"])
+    head += ["step (ms)", "over k + 1 gradients"] if timed else []
+    head += ["the system's CPU time (ms)", "in k + 1 gradients"] if timed else []
     rows = []
     for row in results["rows"]:
         line = [f"{row['parameters']:,}", str(row["examples"])]
@@ -212,13 +221,14 @@ def table(results: dict[str, Any]) -> str:
         ]
         found = ratios(row)
         if found:
-            middle = statistics.median(turn["step_s"] for turn in row["samples"])
-            line.append(f"{1000 * middle:.1f}")
-            line.append(
-                f"{statistics.median(found):.3f} ({min(found):.3f}–{max(found):.3f})"
+            step, *system = (
+                f"{1000 * statistics.median(turn[of] for turn in row['samples']):.1f}"
+                for of in ("step_s", "step_system_s", "gradients_system_s")
             )
-        else:
-            line += ["not run"] * 2
+            spread = f"{min(found):.3f}–{max(found):.3f}"
+            line += [step, f"{statistics.median(found):.3f} ({spread})", *system]
+        elif timed:
+            line += ["not run"] * 4
         rows.append(line)
     return reports.markdown(head, rows)
 
