@@ -229,7 +229,7 @@ def test_a_comparison_is_resumed(tmp_path):
     (path,) = (tmp_path / "results").glob("*.json")
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads(path.read_text())["rows"]
-    assert [row["seeds"] for row in rows] == [[0, 1]] * 3
+    assert [row["seeds"] for row in rows] == [[0, 1]] * 4
 
 
 def test_reports_says_what_it_wants(capsys, monkeypatch):
