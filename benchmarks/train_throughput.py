@@ -1,7 +1,7 @@
 """Whether input starves the device: the trainer's images per second over the step's.
 
     python -m benchmarks.train_throughput
-    python -m benchmarks.train_throughput --models wrn-28-2 resnet-34 --batch-size 128
+    python -m benchmarks.train_throughput --models wrn-28-2 resnet34 --batch-size 128
 
 The trainer's way, as `examples.train` goes it, from images in memory through their
 random order and augmentation to the loss that is read for the log, is timed beside the
