@@ -252,7 +252,8 @@ def figure(results: dict[str, Any]) -> Any:
             )
     # Side by side, so that no bar hides another.
     places = [row["x"] for row in complete if row["line"]]
-    shifts = 0.012 * np.ptp(places) * (np.arange(len(lines)) - (len(lines) - 1) / 2)
+    width = 0.012 * np.ptp(places or [0.0])
+    shifts = width * (np.arange(len(lines)) - (len(lines) - 1) / 2)
     for color, shift, (line, rows) in zip(COLORS, shifts, lines.items(), strict=False):
         axes.errorbar(
             [complete[i]["x"] + shift for i in rows],
@@ -266,7 +267,10 @@ def figure(results: dict[str, Any]) -> Any:
     axes.set_xlabel(results["x"])
     axes.set_ylabel("test accuracy (%)")
     axes.grid(alpha=0.3)
-    drawing.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    if lines:  # which is not so if all of theirs failed
+        drawing.legend(
+            loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+        )
     return drawing
 
 

@@ -211,6 +211,17 @@ def test_picture_over_a_number(monkeypatch):
     assert list(line.get_ydata()) == pytest.approx([30, 45])
 
 
+def test_picture_where_all_rows_over_the_number_failed(monkeypatch):
+    asked = question(
+        Row("SAM", {"rho": 1.0}), Row("a", {"rho": 2.0}, line="line", x=2), x="k"
+    )
+    broken = ValueError("too hot")
+    found = {1.0: [cell([0.5]), cell([0.6])], 2.0: [broken, broken]}
+    drawing = comparisons.figure(results(compared(monkeypatch, asked, found), asked))
+    (axes,) = drawing.axes
+    assert not axes.containers
+
+
 def test_picture_of_alpha(monkeypatch):
     asked = question(Row("Lookbehind", {"rho": 1.0}), shows="alpha")
     found = {1.0: [cell([0.5, 0.5], [0.2, 0.4]), cell([0.5, 0.5], [0.4, 0.8])]}
