@@ -100,7 +100,12 @@ def ways(
         "optax.contrib.sam": of_jax(network, opaque, donates=False),
     }
     # Here, so that results can be rendered where PyTorch isn't.
-    from benchmarks import torch_loop
+    try:
+        from benchmarks import torch_loop
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the peers need PyTorch and pytorch_optimizer: pip install -e '.[peers]'"
+        ) from error
 
     return found | torch_loop.steps(
         name,

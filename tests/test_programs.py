@@ -78,6 +78,24 @@ def test_step_time(tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_peers_without_pytorch_say_what_to_install(tmp_path):
+    code = """
+import sys
+sys.modules["torch"] = None
+from benchmarks import peers
+peers.main()
+"""
+    options = ["--models", "decoder", "--ks", "1", "--precisions", "fp32"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--output", tmp_path / "results.json"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "pip install -e '.[peers]'" in done.stderr.splitlines()[-1]
+
+
 def test_train_throughput(tmp_path):
     results = tmp_path / "new" / "results.json"
     done = run(
