@@ -81,7 +81,7 @@ def test_step_time(tmp_path, capsys):
 def test_peers_without_pytorch_say_what_to_install(tmp_path):
     code = """
 import sys
-sys.modules["torch"] = None
+sys.modules["pytorch_optimizer"] = None
 from benchmarks import peers
 peers.main()
 """
