@@ -206,9 +206,11 @@ def figure(results: dict[str, Any]) -> Any:
             ax.plot(sorted(line), medians, marker="o", label=name)
         ax.set_xlabel("k")
         ax.set_ylabel(label)
-        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # a step may need less memory
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(0, low), 1.05 * high)  # a step may need less memory
     axes[0].axhline(1, color="gray", linewidth=0.8)
     axes[0].legend(fontsize="small")
+    drawing.suptitle("Medians over members and repetitions", fontsize="small")
     return drawing
 
 
