@@ -204,6 +204,7 @@ def figure(results: dict[str, Any]) -> Any:
                 for k in sorted(line)
             ]
             ax.plot(sorted(line), medians, marker="o", label=name)
+        ax.set_xticks(sorted({k for line in lines.values() for k in line}))
         ax.set_xlabel("k")
         ax.set_ylabel(label)
         low, high = ax.get_ylim()
