@@ -183,7 +183,7 @@ def figure(results: dict[str, Any]) -> Any:
         for name, points in lines.items():
             ax.plot(*zip(*points, strict=True), marker="o", label=name)
         ax.axhline(1, color="gray", linewidth=0.8)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
         ax.set_xticks(sorted({k for points in lines.values() for k, _ in points}))
         ax.set_xlabel("k")
         ax.set_ylabel("times as fast as the peer")
