@@ -47,8 +47,8 @@ class Comparison:
     Attributes:
       question: a table or figure of the paper, or price, which is Lookbehind-SAM on the
         parts of a minibatch.
-      size: smoke takes a minute on two CPU cores, small about an hour there on real
-        data, and paper days on a GPU.
+      size: smoke takes a minute on two CPU cores, small half an hour to an hour there
+        on real data, and paper days on a GPU.
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
       runs: folder of all runs, which other questions of that size use, too.
       output: folder for the results, as JSON, Markdown and PNG; they are replaced.
@@ -168,6 +168,13 @@ def gradients_until(row: dict[str, Any], accuracy: float) -> float | None:
     return row["gradients"] * (epochs[0] + 1) / len(mean) if len(epochs) else None
 
 
+def alpha_by_epoch(row: dict[str, Any]) -> np.ndarray | None:
+    """The mean over the seeds; None where no α is at work."""
+    if "Lookbehind" not in row["label"]:
+        return None
+    return np.mean(row["alpha_by_epoch"], axis=0)
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each way to train: its price, its accuracy, and how sure that is."""
     complete = {row["label"]: row for row in results["rows"] if row["seeds"]}
@@ -176,6 +183,8 @@ def table(results: dict[str, Any]) -> str:
     head = ["", "epochs", "gradients", "seconds", "test accuracy (%)", "n"]
     head += [f"over {REFERENCE}", "p"]
     head += ["gradients until Multistep-SAM's accuracy (%)"] if baseline else []
+    of_alpha = results["shows"] == "alpha"
+    head += ["α in the first epoch", "in the last"] if of_alpha else []
     rows = []
     for row in results["rows"]:
         if not row["seeds"]:
@@ -199,6 +208,9 @@ def table(results: dict[str, Any]) -> str:
             needed = gradients_until(row, goal)
             share = None if needed is None else needed / baseline["gradients"]
             cells.append("never" if share is None else f"{100 * share:.0f}")
+        if of_alpha:
+            alpha = alpha_by_epoch(row)
+            cells += ["", ""] if alpha is None else [f"{alpha[i]:.3f}" for i in (0, -1)]
         rows.append(cells)
     return reports.markdown(head, rows)
 
@@ -207,13 +219,12 @@ def figure(results: dict[str, Any]) -> Any:
     """Accuracies, over a number if the question is about one; or α over training."""
     complete = [row for row in results["rows"] if row["seeds"]]
     if results["shows"] == "alpha":
-        return measure.plot_alpha(
-            {
-                row["label"]: np.mean(row["alpha_by_epoch"], axis=0)
-                for row in complete
-                if "Lookbehind" in row["label"]
-            }
+        alphas = {row["label"]: alpha_by_epoch(row) for row in complete}
+        drawing = measure.plot_alpha(
+            {label: alpha for label, alpha in alphas.items() if alpha is not None}
         )
+        drawing.axes[0].set_xlabel("epoch")
+        return drawing
     means = [100 * np.mean(row["accuracy"]) for row in complete]
     errors = [
         100 * np.std(row["accuracy"], ddof=1) if len(row["seeds"]) > 1 else 0.0

@@ -222,11 +222,20 @@ def test_picture_where_all_rows_over_the_number_failed(monkeypatch):
     assert not axes.containers
 
 
-def test_picture_of_alpha(monkeypatch):
-    asked = question(Row("Lookbehind", {"rho": 1.0}), shows="alpha")
-    found = {1.0: [cell([0.5, 0.5], [0.2, 0.4]), cell([0.5, 0.5], [0.4, 0.8])]}
-    drawing = comparisons.figure(results(compared(monkeypatch, asked, found), asked))
-    np.testing.assert_allclose(drawing.axes[0].lines[0].get_ydata(), [0.3, 0.6])
+def test_alpha_is_shown_where_it_is_at_work(monkeypatch):
+    asked = question(
+        Row("SAM", {"rho": 1.0}), Row("Lookbehind", {"rho": 2.0}), shows="alpha"
+    )
+    found = {
+        1.0: [cell([0.5, 0.5]), cell([0.6, 0.7])],
+        2.0: [cell([0.5, 0.5], [0.2, 0.4]), cell([0.5, 0.5], [0.4, 0.8])],
+    }
+    shown = results(compared(monkeypatch, asked, found), asked)
+    table = comparisons.table(shown)
+    assert cells_of(table, "SAM")[-2:] == ["", ""]
+    assert cells_of(table, "Lookbehind")[-2:] == ["0.300", "0.600"]
+    (line,) = comparisons.figure(shown).axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), [0.3, 0.6])
 
 
 @pytest.mark.slow
