@@ -8,6 +8,7 @@ and the others are still done.
 """
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 import sys
@@ -249,17 +250,17 @@ def figure(results: dict[str, Any]) -> Any:
         axes.grid(axis="x", alpha=0.3)
         return drawing
     lines: dict[str, list[int]] = {}
+    dashes = itertools.cycle(("--", ":", "-.", (0, (8, 2))))
     for i, row in enumerate(complete):
         if row["line"]:
             lines.setdefault(row["line"], []).append(i)
         else:
-            axes.axhline(means[i], linestyle="--", linewidth=0.8, color="gray")
-            axes.annotate(
-                row["label"],
-                (1.01, means[i]),
-                xycoords=("axes fraction", "data"),
-                verticalalignment="center",
-                fontsize="small",
+            axes.axhline(
+                means[i],
+                linestyle=next(dashes),
+                linewidth=1,
+                color="gray",
+                label=row["label"],
             )
     # Side by side, so that no bar hides another.
     places = [row["x"] for row in complete if row["line"]]
@@ -278,7 +279,8 @@ def figure(results: dict[str, Any]) -> Any:
     axes.set_xlabel(results["x"])
     axes.set_ylabel("test accuracy (%)")
     axes.grid(alpha=0.3)
-    if lines:  # which is not so if all of theirs failed
+    # Below and not at the lines, since they may lie on one another.
+    if complete:  # which is not so if all failed
         drawing.legend(
             loc="outside lower center", ncols=3, frameon=False, fontsize="small"
         )
