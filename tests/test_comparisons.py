@@ -195,6 +195,12 @@ def test_gradients_until_an_accuracy(monkeypatch):
     assert comparisons.gradients_until(rows[0], 0.9) is None
 
 
+def named(drawing):
+    """What the legend names."""
+    (legend,) = drawing.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def test_picture_over_a_number(monkeypatch):
     asked = question(
         Row("SAM", {"rho": 1.0}),
@@ -209,6 +215,7 @@ def test_picture_over_a_number(monkeypatch):
     line, _, _ = container.lines
     assert list(line.get_xdata()) == [2, 5]
     assert list(line.get_ydata()) == pytest.approx([30, 45])
+    assert named(drawing) == ["SAM", "line"]
 
 
 def test_picture_where_all_rows_over_the_number_failed(monkeypatch):
@@ -220,6 +227,7 @@ def test_picture_where_all_rows_over_the_number_failed(monkeypatch):
     drawing = comparisons.figure(results(compared(monkeypatch, asked, found), asked))
     (axes,) = drawing.axes
     assert not axes.containers
+    assert named(drawing) == ["SAM"]
 
 
 def test_alpha_is_shown_where_it_is_at_work(monkeypatch):
