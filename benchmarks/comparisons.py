@@ -22,6 +22,7 @@ from scipy import stats
 from tqdm import tqdm
 import tyro
 
+from benchmarks import checks
 from benchmarks import reports
 from benchmarks.questions import configure
 from benchmarks.questions import Name
@@ -296,13 +297,14 @@ def main() -> None:
     for setting in SIZES[comparison.size]:
         config = setting.config
         of = f"{comparison.size}_{config.dataset}_{config.model}"
+        output = checks.writable(comparison.output / f"{comparison.question}_{of}.json")
         dataset = load(setting, comparison.data_dir)
         try:
             rows = compare(question, setting, dataset, comparison.runs / of)
         except runs.Stopped as stop:
             sys.exit(f"{stop}. Run the same command again to go on.")
         reports.save(
-            comparison.output / f"{comparison.question}_{of}.json",
+            output,
             "comparisons",
             {
                 "question": comparison.question,

@@ -15,6 +15,7 @@ from typing import Literal
 
 import tyro
 
+from benchmarks import checks
 from benchmarks import reports
 from examples import lifelong
 from examples.lifelong import Lifelong
@@ -64,9 +65,10 @@ def main() -> None:
     """Learns, prints tables, and writes them, plots and all accuracies."""
     benchmark = tyro.cli(Benchmark, prog="python -m benchmarks.lifelong")
     for config in SIZES[benchmark.size]:
-        results = lifelong.run(dataclasses.replace(config, data_dir=benchmark.data_dir))
         name = f"lifelong_{benchmark.size}_{config.dataset}_{config.epochs}.json"
-        reports.save(benchmark.output / name, "lifelong", results)
+        output = checks.writable(benchmark.output / name)
+        results = lifelong.run(dataclasses.replace(config, data_dir=benchmark.data_dir))
+        reports.save(output, "lifelong", results)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import optax
 from tqdm import tqdm
 import tyro
 
+from benchmarks import checks
 from benchmarks import networks
 from benchmarks import reports
 from benchmarks.precisions import here
@@ -196,7 +197,16 @@ def main() -> None:
     """Measures and reports."""
     benchmark = tyro.cli(Peers, prog="python -m benchmarks.peers")
     platform = jax.default_backend()
-    output = benchmark.output or Path(f"benchmarks/results/peers_{platform}.json")
+    output = checks.writable(
+        benchmark.output or Path(f"benchmarks/results/peers_{platform}.json")
+    )
+    checks.among(networks.NAMES, models=benchmark.models)
+    checks.at_least(
+        1,
+        ks=benchmark.ks,
+        batch_size=benchmark.batch_size,
+        repetitions=benchmark.repetitions,
+    )
     grid: list[tuple[str, Precision, int]] = [
         (model, precision, k)
         for model in benchmark.models

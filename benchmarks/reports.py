@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 from pathlib import Path
+import sys
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,29 @@ def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
     """Writes JSON, with what the numbers depend on, and renders it.
 
     Args:
-      path: of the JSON; replaced if it exists.
+      path: of the JSON, in a folder that is there; replaced if it exists.
       benchmark: name of the module that can render it.
       results: what JSON can hold.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     results = {"benchmark": benchmark, **provenance(), **results}
     path.write_text(json.dumps(results, indent=1) + "\n")
     render(path)
 
 
 def render(path: Path) -> None:
-    """Prints the table of a JSON file, and writes .md and .png beside it."""
-    results = json.loads(path.read_text())
-    benchmark = importlib.import_module(f"benchmarks.{results['benchmark']}")
+    """Prints the table of a JSON file, and writes .md and .png beside it.
+
+    Raises:
+      ValueError: if the file holds something else.
+    """
+    try:
+        results = json.loads(path.read_text())
+        name = results["benchmark"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold the result of a benchmark, as JSON: {error!r}"
+        ) from error
+    benchmark = importlib.import_module(f"benchmarks.{name}")
     table = benchmark.table(results)
     path.with_suffix(".md").write_text(table + "\n")
     benchmark.figure(results).savefig(path.with_suffix(".png"), dpi=150)
@@ -61,8 +71,11 @@ def main() -> None:
         description="Make tables (.md) and pictures (.png) of results (.json) again."
     )
     parser.add_argument("results", nargs="+", type=Path, metavar="FILE")
-    for path in parser.parse_args().results:
-        render(path)
+    try:
+        for path in parser.parse_args().results:
+            render(path)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

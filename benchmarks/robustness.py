@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks import checks
 from benchmarks import reports
 from benchmarks import trained
 from benchmarks.trained import Experiment
@@ -55,6 +56,7 @@ def main() -> None:
     experiment = tyro.cli(
         Experiment, prog="python -m benchmarks.robustness", description=__doc__
     )
+    output = checks.writable(experiment.output / f"robustness_{experiment.size}.json")
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     test = trained.batches(dataset.test, size)
     training = trained.batches(dataset.train, size)[:STATISTICS]
@@ -79,7 +81,7 @@ def main() -> None:
         accuracy = np.concatenate(accuracies, axis=1).tolist()  # by σ
         methods[method] = {"clean": clean, "accuracy": accuracy}
     reports.save(
-        experiment.output / f"robustness_{experiment.size}.json",
+        output,
         "robustness",
         {
             "rho": size.rho,

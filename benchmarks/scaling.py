@@ -30,6 +30,7 @@ import optax
 from tqdm import tqdm
 import tyro
 
+from benchmarks import checks
 from benchmarks import networks
 from benchmarks import programs
 from benchmarks import reports
@@ -61,7 +62,7 @@ class Scaling:
         to 64, at 1e6 parameters; devices from 1 to 8, at 1e7 parameters and two
         sequences for each.
       k: number of ascent steps.
-      repetitions: timed turns for each row.
+      repetitions: timed turns for each row; with 0, only the plans are compared.
       output: where to write every number, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/scaling_OVER_DEVICE.json.
@@ -286,7 +287,8 @@ def main() -> None:
         jax.config.update("jax_num_cpu_devices", max(DEVICES))
     platform = jax.default_backend()
     name = f"scaling_{benchmark.over}_{platform}.json"
-    output = benchmark.output or Path("benchmarks/results") / name
+    output = checks.writable(benchmark.output or Path("benchmarks/results") / name)
+    checks.at_least(0, k=benchmark.k, repetitions=benchmark.repetitions)
     grid: list[tuple[str, int, tuple[int, str] | None]]
     if benchmark.over == "parameters":
         grid = [(name, 1, None) for name in DECODERS]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks import checks
 from benchmarks import reports
 from benchmarks import trained
 from benchmarks.trained import Experiment
@@ -57,6 +58,7 @@ def main() -> None:
     experiment = tyro.cli(
         Experiment, prog="python -m benchmarks.sharpness", description=__doc__
     )
+    output = checks.writable(experiment.output / f"sharpness_{experiment.size}.json")
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     batches = trained.batches(dataset.train, size)
     methods, revisions = {}, set()
@@ -79,7 +81,7 @@ def main() -> None:
             found["eigenvalue_error"].append(float(top.errors[0]))
             jax.clear_caches()  # of the network's losses, which nothing will use again
     reports.save(
-        experiment.output / f"sharpness_{experiment.size}.json",
+        output,
         "sharpness",
         {
             "rho": size.rho,

@@ -23,6 +23,7 @@ import optax
 from tqdm import tqdm
 import tyro
 
+from benchmarks import checks
 from benchmarks import networks
 from benchmarks import reports
 from benchmarks.precisions import here
@@ -219,7 +220,14 @@ def main() -> None:
     """Measures and reports."""
     benchmark = tyro.cli(StepTime, prog="python -m benchmarks.step_time")
     platform = jax.default_backend()
-    output = benchmark.output or Path(f"benchmarks/results/step_time_{platform}.json")
+    output = checks.writable(
+        benchmark.output or Path(f"benchmarks/results/step_time_{platform}.json")
+    )
+    checks.among(networks.NAMES, models=benchmark.models)
+    checks.at_least(0, ks=benchmark.ks)
+    checks.at_least(
+        1, batch_size=benchmark.batch_size, repetitions=benchmark.repetitions
+    )
     grid: list[tuple[str, Precision, Member, int]] = [
         (model, precision, member, k)
         for model in benchmark.models

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from benchmarks import checks
 from benchmarks import reports
 from benchmarks import trained
 from benchmarks.trained import Experiment
@@ -60,6 +61,7 @@ def main() -> None:
     experiment = tyro.cli(
         Experiment, prog="python -m benchmarks.trade_off", description=__doc__
     )
+    output = checks.writable(experiment.output / f"trade_off_{experiment.size}.json")
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     batches = trained.batches(dataset.train, size)
     points, revisions = [], set()
@@ -82,7 +84,7 @@ def main() -> None:
             )
             jax.clear_caches()  # of the network's losses, which nothing will use again
     reports.save(
-        experiment.output / f"trade_off_{experiment.size}.json",
+        output,
         "trade_off",
         {"radius": RADIUS, "trained_at": sorted(revisions), "points": points},
     )

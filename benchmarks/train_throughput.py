@@ -21,12 +21,14 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 import tyro
 
+from benchmarks import checks
 from benchmarks import reports
 from benchmarks.precisions import here
 from benchmarks.precisions import Precision
 from benchmarks.precisions import PRECISIONS
 from examples import data
 from examples.config import Config
+from examples.models import MODELS
 from examples.training import Training
 import lookbehind_optax as lb
 
@@ -45,7 +47,9 @@ class Throughput:
       precisions: of the computation; all that the device has, unless named.
       steps: in each turn; an epoch if there are fewer in one.
       repetitions: number of turns.
-      output: where to write every sample, as JSON; replaced if it exists.
+      output: where to write every sample, as JSON, with the table and the picture
+        beside it; replaced if it exists. By default
+        benchmarks/results/train_throughput_DEVICE.json.
     """
 
     dataset: str = "cifar10"
@@ -174,8 +178,15 @@ def main() -> None:
     """Measures and reports."""
     benchmark = tyro.cli(Throughput, prog="python -m benchmarks.train_throughput")
     platform = jax.default_backend()
-    output = benchmark.output or Path(
-        f"benchmarks/results/train_throughput_{platform}.json"
+    output = checks.writable(
+        benchmark.output or Path(f"benchmarks/results/train_throughput_{platform}.json")
+    )
+    checks.among(MODELS, models=benchmark.models)
+    checks.at_least(
+        1,
+        batch_size=benchmark.batch_size,
+        steps=benchmark.steps,
+        repetitions=benchmark.repetitions,
     )
     dataset = data.load(benchmark.dataset, benchmark.data_dir)
     rows = []
