@@ -118,7 +118,7 @@ SIZES: dict[str, tuple[Setting, ...]] = {
 
 
 def lookbehind(k: int = 2, **told: Any) -> Told:
-    """Lookbehind-SAM; αk is 1 unless told, so that a step is as long as SGD's."""
+    """Lookbehind-SAM, with α = 1/k by default."""
     return {"optimizer": "lookbehind_sam", "k": k, "alpha": 1 / k, **told}
 
 

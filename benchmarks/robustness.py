@@ -3,7 +3,7 @@
     python -m benchmarks.robustness --size small
 
 Each weight of a network is multiplied by a draw from N(1, σ²), BatchNorm's statistics
-are estimated anew on training images, and the network is tested on the first test
+are estimated again on training images, and the network is tested on the first test
 images. The picture shows mean and standard deviation over seeds and draws.
 """
 
@@ -60,25 +60,30 @@ def main() -> None:
     size, dataset = SIZES[experiment.size], trained.load(experiment)
     test = trained.batches(dataset.test, size)
     training = trained.batches(dataset.train, size)[:STATISTICS]
+    accuracies = reestimate = None
     methods, revisions = {}, set()
     for method in METHODS:
-        clean, accuracies = [], []
+        clean, found = [], []
         for seed in range(size.seeds):
             network = trained.train(experiment, dataset, method, size.rho, seed)
             revisions.add(network.summary["revision"])
             clean.append(network.summary["final_test_accuracy"])
+            if accuracies is None:
+                # They read the model and its images' scale, which all networks share.
+                accuracies = measure.compiled(network.accuracies)
+                reestimate = measure.compiled(network.reestimate)
             noise = measure.weight_noise(
-                network.accuracies,
+                accuracies,
                 network.params,
                 test,
                 SIGMAS,
                 draws=DRAWS,
                 statistics=network.batch_stats,
-                reestimate=network.reestimate,
+                reestimate=reestimate,
                 training_batches=training,
             )
-            accuracies.append(noise.values)
-        accuracy = np.concatenate(accuracies, axis=1).tolist()  # by σ
+            found.append(noise.values)
+        accuracy = np.concatenate(found, axis=1).tolist()  # by σ
         methods[method] = {"clean": clean, "accuracy": accuracy}
     reports.save(
         output,

@@ -3,7 +3,7 @@
     python -m benchmarks.sharpness --size small
 
 The m-sharpness of each method's networks on the first training images, at radii below
-and above that of the training, with the largest eigenvalue of the Hessian beside it.
+and above that of the training, with the largest eigenvalue of the Hessian.
 The picture shows the means over the seeds.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
             found["sharpness"].append(around.sharpness.tolist())
             found["eigenvalue"].append(float(top.values[0]))
             found["eigenvalue_error"].append(float(top.errors[0]))
-            jax.clear_caches()  # of the network's losses, which nothing will use again
+            jax.clear_caches()  # of its training, whose programs nothing will use again
     reports.save(
         output,
         "sharpness",

@@ -6,7 +6,8 @@ Each step, made by `make_step`, is timed beside k + 1 calls of the jitted gradie
 and beside the bare update of its optimizer, in turns and after a warm-up, and compared
 within each turn, so that a machine that is slow for a while is slow for all three.
 Temporary memory is what XLA plans for the compiled step beyond arguments and results,
-less that of the compiled gradient, in copies of the parameters.
+less that of the compiled gradient, in copies of the parameters. XLA counts the FLOPs of
+a loop's body once, so they are those of the step traced without loops.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 from typing import Literal
 
 import jax
+import jax.extend as jex
 from matplotlib.figure import Figure
 import optax
 from tqdm import tqdm
@@ -39,10 +41,14 @@ Member = Literal[
     "multistep_sam",
     "multistep_sam_average",
     "multistep_asam",
+    "gsam",
+    "wsam",
+    "friendly_sam",
     "lookahead_sam",
     "lookbehind_sam",
     "lookbehind_sam_adaptive",
     "lookbehind_sam_per_tensor",
+    "lookbehind_sam_pullback",
     "lookbehind_asam",
 ]
 MEMBERS: dict[Member, Callable[[int], optax.GradientTransformationExtraArgs]] = {
@@ -51,15 +57,22 @@ MEMBERS: dict[Member, Callable[[int], optax.GradientTransformationExtraArgs]] = 
     "multistep_sam": lambda k: lb.multistep_sam(BASE, k=k),
     "multistep_sam_average": lambda k: lb.multistep_sam(BASE, k=k, average=True),
     "multistep_asam": lambda k: lb.multistep_asam(BASE, k=k),
+    "gsam": lambda k: lb.gsam(BASE),
+    "wsam": lambda k: lb.wsam(BASE),
+    "friendly_sam": lambda k: lb.friendly_sam(BASE),
     "lookahead_sam": lambda k: lb.lookahead(lb.sam(BASE)),
     "lookbehind_sam": lambda k: lb.lookbehind_sam(BASE, k=k),
     "lookbehind_sam_adaptive": lambda k: lb.lookbehind_sam(BASE, k=k, alpha=ADAPTIVE),
     "lookbehind_sam_per_tensor": lambda k: lb.lookbehind_sam(
         BASE, k=k, alpha=BY_TENSOR
     ),
+    "lookbehind_sam_pullback": lambda k: lb.lookbehind_sam(
+        BASE, k=k, pullback="pullback"
+    ),
     "lookbehind_asam": lambda k: lb.lookbehind_asam(BASE, k=k),
 }
-ONE_ASCENT = ("sam", "asam", "lookahead_sam")  # which have no k
+# They have no k.
+ONE_ASCENT = ("sam", "asam", "gsam", "wsam", "friendly_sam", "lookahead_sam")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +81,7 @@ class StepTime:
 
     Attributes:
       models: networks, names in examples/models.py, or decoder, or decoder-110m.
-      members: optimizers; SAM, ASAM and Lookahead-SAM are measured at k = 1.
+      members: optimizers; those without a k are measured at k = 1.
       ks: numbers of ascent steps.
       precisions: of the computation; all that the device has, unless named.
       batch_size: of each network; its own on such a device if not given.
@@ -95,6 +108,16 @@ def seconds(function, *arguments, calls=1):
     return time.perf_counter() - start
 
 
+def flops(function: Any, *arguments: Any) -> float:
+    """FLOPs of a call before XLA optimizes it, with every repetition of a loop."""
+    with jax.disable_jit():  # loops become straight-line code
+        jaxpr = jax.make_jaxpr(function)(*arguments)
+    lowered: Any = jax.jit(jex.core.jaxpr_as_fun(jaxpr)).lower(
+        *jax.tree.leaves(arguments)
+    )
+    return lowered.cost_analysis()["flops"]
+
+
 def measure(
     network: networks.Network, gradient: Any, member: Member, k: int, repetitions: int
 ) -> dict[str, Any]:
@@ -112,9 +135,9 @@ def measure(
         return optax.apply_updates(params, updates), state
 
     state = optimizer.init(params)
-    step = jax.jit(lb.make_step(loss, optimizer))
+    step = lb.make_step(loss, optimizer)
     begun = time.perf_counter()
-    lowered: Any = step.lower(params, state, batch)
+    lowered: Any = jax.jit(step).lower(params, state, batch)
     traced = time.perf_counter()
     compiled = lowered.compile()
     compile_seconds = time.perf_counter() - traced
@@ -132,7 +155,7 @@ def measure(
         }
         for _ in range(repetitions)
     ]
-    flops = [c.cost_analysis()["flops"] for c in (compiled, gradient)]
+    of_gradients = (k + 1) * flops(jax.grad(loss), params, batch)
     memory = [c.memory_analysis() for c in (compiled, gradient)]
     extra = memory[0].temp_size_in_bytes - memory[1].temp_size_in_bytes
     return {
@@ -140,7 +163,7 @@ def measure(
         "k": k,
         "trace_s": traced - begun,
         "compile_s": compile_seconds,
-        "flops_over_gradients": flops[0] / flops[1] / (k + 1),
+        "flops_over_gradients": flops(step, *arguments) / of_gradients,
         "temporary_parameter_copies": extra / (4 * network.size),
         "samples": samples,
     }

@@ -82,7 +82,7 @@ def main() -> None:
                     "gradients": network.summary["gradient_evaluations"],
                 }
             )
-            jax.clear_caches()  # of the network's losses, which nothing will use again
+            jax.clear_caches()  # of its training, whose programs nothing will use again
     reports.save(
         output,
         "trade_off",

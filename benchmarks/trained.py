@@ -20,7 +20,7 @@ from examples.config import RECIPES
 from examples.training import Training
 import lookbehind_optax as lb
 
-# What of a configuration makes a method. α k is 1: all of them step equally far.
+# What of a configuration makes a method; α is 1/k.
 METHODS: dict[str, dict[str, Any]] = {
     "SGD": {"optimizer": "base"},
     "SAM": {"optimizer": "sam"},

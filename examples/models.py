@@ -223,16 +223,23 @@ class VisionTransformer(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
-        batch, height, width, _ = images.shape
+        batch, height, width, channels = images.shape
         if height % self.patch or width % self.patch:
             raise ValueError(
                 "VisionTransformer needs images whose height and width are multiples "
                 f"of its patch, {self.patch}; got {height}×{width}"
             )
-        size = (self.patch, self.patch)
-        x = nn.Conv(
-            self.width, size, size, kernel_init=NORMAL, dtype=self.dtype, name="patches"
-        )(images)
+        # A convolution with stride and size of a patch, as a matrix product: what holds
+        # no convolution can climb in a loop on CPUs.
+        shape = (batch, height // self.patch, self.patch, -1, self.patch, channels)
+        x = images.reshape(shape).swapaxes(2, 3)
+        x = nn.DenseGeneral(
+            self.width,
+            axis=(-3, -2, -1),
+            kernel_init=NORMAL,
+            dtype=self.dtype,
+            name="patches",
+        )(x)
         x = x.reshape(batch, -1, self.width)
         token = self.param("class_token", NORMAL, (1, 1, self.width))
         x = jnp.concatenate(

@@ -23,8 +23,7 @@ The numbers were chosen by test accuracy at the end of the default budget, avera
 four seeds that the table does not use (100 to 103; they split the same images). The
 learning rate per gradient is SGD's best of 0.004, 0.006 and 0.008; ρ is the best of
 0.05, 0.1 and 0.2 for SAM and for Lookbehind, and of 0.25, 0.5 and 1 for ASAM; Lookahead
-has SAM's ρ and the better α of 0.5 and 0.8. Lookbehind's α is 1 / k, so that its steps
-are about as long as those of the others at the same learning rate.
+has SAM's ρ and the better α of 0.5 and 0.8. Lookbehind's α is 1 / k, its default.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Equinox: its parameters are the arrays of a module; the rest stays outside the step.
+"""Equinox: a module goes into the step as it is, under `eqx.filter_jit`.
 
 python -m examples.with_equinox
 """
@@ -17,24 +17,23 @@ def main():
     images, labels = load_digits(return_X_y=True)
     images, labels = jnp.array(images, jnp.float32) / 16, jnp.array(labels)
     model = eqx.nn.MLP(64, 10, width_size=64, depth=1, key=jax.random.key(0))
-    params, static = eqx.partition(model, eqx.is_inexact_array)
 
-    def loss_fn(params, images, labels):
-        logits = jax.vmap(eqx.combine(params, static))(images)
+    def loss_fn(model, images, labels):
+        logits = jax.vmap(model)(images)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), jnp.mean(logits.argmax(-1) == labels)
 
     optimizer = lb.lookbehind_sam(optax.sgd(0.1, momentum=0.9), k=2, alpha=0.5)
-    train_step = jax.jit(lb.make_step(loss_fn, optimizer, has_aux=True))
-    state = optimizer.init(params)
+    train_step = eqx.filter_jit(lb.make_step(loss_fn, optimizer, has_aux=True))
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
     for epoch in range(3):
         orders = jax.random.permutation(jax.random.key(epoch), 1792).reshape(28, 64)
         accuracies = []
         for order in orders:
-            params, state, out = train_step(params, state, images[order], labels[order])
+            model, state, out = train_step(model, state, images[order], labels[order])
             accuracies.append(out.aux)
         print(f"epoch {epoch}: training accuracy {sum(accuracies) / 28:.3f}")
-    return eqx.combine(params, static)
+    return model
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from lookbehind_optax import _checks
 from lookbehind_optax import _precision
 
 
@@ -19,7 +17,7 @@ class AdaptiveAlpha:
 
 
 def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
-    r"""Sets α from the alignment of the gradients met on the climb.
+    r"""Sets α from the alignment of the climb's gradients.
 
     .. math::
         \alpha^* = \frac{\cos\theta + 1}{2}, \qquad
@@ -38,9 +36,6 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
     Returns:
       A marker that goes where α goes.
 
-    Raises:
-      TypeError: if `per_tensor` is not a boolean.
-
     Example:
       >>> import lookbehind_optax as lb
       >>> import optax
@@ -50,23 +45,15 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 7 and 8
     """
-    _checks.check_boolean("per_tensor", per_tensor)
     return AdaptiveAlpha(per_tensor)
 
 
 def aligned(first, displacement, *, per_tensor):
-    """α* for each leaf: a tree of scalars, all alike unless `per_tensor`."""
+    """α*: one number, or a tree of them, one for each leaf, with `per_tensor`."""
 
     def from_angle(u, s):
         return (_precision.cosine(u, s) + 1) / 2
 
     if per_tensor:
         return jax.tree.map(from_angle, first, displacement)
-    shared = from_angle(first, displacement)
-    return jax.tree.map(lambda _: shared, displacement)
-
-
-def mean(alphas):
-    """The mean of α over the leaves, a float32 scalar to be read from the state."""
-    leaves = [jnp.asarray(a, jnp.float32) for a in jax.tree.leaves(alphas)]
-    return jnp.mean(jnp.stack(leaves)) if leaves else jnp.ones([], jnp.float32)
+    return from_angle(first, displacement)

@@ -5,8 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lookbehind_optax import _precision
-
 
 def index(axis_name):
     """The number of this member of the axis, which must be there."""
@@ -24,18 +22,11 @@ def mean(axis_name, tree):
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
-def mean_of_floats(axis_name, tree):
-    """As `mean`, leaving alone what isn't floating-point."""
-    if axis_name is None:
-        return tree
-    return jax.tree.map(
-        lambda x: mean(axis_name, x) if _precision.is_float(x) else x, tree
-    )
-
-
-def floats(tree):
-    """The tree without the leaves that aren't floating-point."""
-    return jax.tree.map(lambda x: x if _precision.is_float(x) else None, tree)
+def first(axis_name, x):
+    """The integer or boolean array of the first member, on all members."""
+    x = jnp.asarray(x)
+    mine = jnp.where(index(axis_name) == 0, x, jnp.zeros_like(x))
+    return jax.lax.psum(mine.astype(jnp.int32), axis_name).astype(x.dtype)
 
 
 def everywhere(axis_name, flag):

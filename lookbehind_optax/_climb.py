@@ -1,4 +1,4 @@
-"""The climb: every sharpness-aware member is one way of using the gradients on it."""
+"""Algorithm 1: a climb along a direction, and a descent that uses its gradients."""
 
 from typing import Any
 from typing import NamedTuple
@@ -7,22 +7,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _alpha
 from lookbehind_optax import _axis
-from lookbehind_optax import _checks
 from lookbehind_optax import _clocks
+from lookbehind_optax import _descents
 from lookbehind_optax import _loop
-from lookbehind_optax import _oracle
+from lookbehind_optax import _loss
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
-
-ScalarOrSchedule = jax.typing.ArrayLike | optax.Schedule
-Mask = Any  # a tree of booleans, or a function from params to one
+from lookbehind_optax import _trees
 
 
 class SharpnessAwareState(NamedTuple):
-    """State of every sharpness-aware member, whatever its k, ρ, α or direction.
+    """State of every sharpness-aware optimizer, whatever its k, ρ, α or descent.
 
-    Training can therefore go on from the state of one member with another over the
+    Training can therefore continue from the state of one of them with another over the
     same base optimizer: from SGD (k = 0) to SAM, from SAM to Lookbehind.
 
     Attributes:
@@ -34,8 +33,8 @@ class SharpnessAwareState(NamedTuple):
       grad_norm: norm of the last clean gradient; where `axis_name` is set, the mean of
         the norms of the local ones; float32 scalar.
       perturbed_loss: loss at the last perturbed point, where it came with the gradient
-        (from `make_step` or `value_fn`), else −∞; where `axis_name` is set, its mean
-        over the axis; float32 scalar.
+        (from `make_step` or `value_fn`), else the least float32, −3.4e38; where
+        `axis_name` is set, its mean over the axis; float32 scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,66 +57,88 @@ class SharpnessAwareState(NamedTuple):
     perturbed_loss: jax.Array
 
 
-class _Ascent(NamedTuple):
+class _Climb(NamedTuple):
     p: optax.Params  # the perturbed weights
-    g: optax.Updates  # the gradient last met, along which the next turn ascends
+    g: optax.Updates  # the latest gradient, along which the next ascent goes
     direction_state: optax.OptState
     loss: jax.Array  # at p
+    used: Any  # what the descent carries
 
 
-class _Fast(NamedTuple):
-    # The fast weights are f = φ + moved. Carrying f − φ in place of f loses none of it
-    # to rounding where it is small beside φ, leaves α (f − φ) exact for α = 1, and
-    # never materialises f for a base optimizer that doesn't look at the parameters.
-    moved: optax.Updates
-    first: optax.Updates | None  # the first update, where α depends on it
-    base_state: optax.OptState
+def _algorithm_1(step, loss, direction, state, descent, rho, reuse_gradients):
+    """Algorithm 1: α (f − φ), α, the state of A, and the end of the climb."""
+
+    def ascend(i, at):  # p ← p + ρ D(g, p)
+        d, state = direction.update(at.g, at.direction_state, at.p, step=step, i=i)
+        return at._replace(p=_add(at.p, rho, d), direction_state=state)
+
+    def look(i, n, at):  # g ← ∇L_d(p), which is evaluation number n of the step
+        value, g = loss.evaluate(at.p, i, n)
+        value = at.loss if value is None else value.astype(jnp.float32)
+        # `now`: the descent, mixed into the backward pass, would fragment memory.
+        return at._replace(g=_loop.now(_precision.cast_like(g, step.grads)), loss=value)
+
+    def descend(i, at):  # of Lookbehind: u, A ← A.update(g, A, f); f ← f + u
+        used = descent.after_ascent(step, at.used, i, at.g)
+        return at._replace(used=_loop.now(used))
+
+    def inner_step(i, at):
+        n = i + 1 if reuse_gradients else 2 * i + 1
+        return descend(i, look(i, n, ascend(i, at)))
+
+    def inner_step_with_own_gradients(i, at):
+        return inner_step(i, look(i, 2 * i, at))
+
+    phi, k = step.params, step.k
+    p, g = _axis.local(loss.axis_name, (phi, loss.grads))
+    start = _Climb(p, g, state, loss.value_at_start(g), descent.start(step))
+    if reuse_gradients:
+        end = _loop.repeat(inner_step, start, 0, k)
+    else:  # the first of the 2k gradients has come in already
+        end = _loop.repeat(inner_step, start, 0, min(k, 1))
+        end = _loop.repeat(inner_step_with_own_gradients, end, 1, k)
+    moved, alpha, A = descent.finish(step, end.used, end.g)  # f − φ
+    return _scale(alpha, moved), alpha, A, end  # φ ← φ + α (f − φ) is the caller's
 
 
 def sharpness_aware(
     base: optax.GradientTransformation,
     direction: optax.GradientTransformation,
-    rho: ScalarOrSchedule = 0.05,
+    descent: _descents.Descent,
+    rho: _numbers.ScalarOrSchedule = 0.05,
     k: int = 1,
-    alpha: ScalarOrSchedule | _alpha.AdaptiveAlpha = 1.0,
     *,
-    descent: str = "last",
     reuse_gradients: bool = True,
-    mask: Mask | None = None,
+    mask: _params.Mask | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Climbs k times from each minibatch and descends with what it met on the way.
+    r"""Climbs k times from each minibatch and descends with the gradients on the way.
 
     .. math::
-        p_0 = f_0 = \phi, \qquad
+        p_0 = \phi, \qquad
         p_i = p_{i-1} + \rho\, D(g_{i-1}, p_{i-1}), \qquad g_i = \nabla L_d(p_i)
 
     for i = 1, ..., k, where :math:`g_0 = \nabla L_d(\phi)` is the incoming gradient.
-    The base optimizer A moves the fast weights,
+    From the gradients, by one or more steps of the base optimizer A from φ, the descent
+    makes the fast weights f and a share α, and the slow weights follow:
+    :math:`\phi \leftarrow \phi + \alpha (f - \phi)`.
 
-    .. math::
-        f_i = f_{i-1} + A(g_i, f_{i-1})                  &\quad\text{every} \\
-        f   = \phi + A(g_k, \phi)                        &\quad\text{last} \\
-        f   = \phi + A(\tfrac1k \textstyle\sum_i g_i, \phi)  &\quad\text{mean}
-
-    and the slow weights follow: :math:`\phi \leftarrow \phi + \alpha (f - \phi)`.
-
-    This is the transformation beneath `sam`, `asam`, `multistep_sam`,
-    `multistep_asam`, `lookbehind_sam` and `lookbehind_asam`; use it with a direction
-    of your own. The parameters after an update are the slow weights: evaluate them.
+    This is the transformation beneath all sharpness-aware optimizers here. Any
+    direction goes with any descent, and both can be your own. The parameters after an
+    update are the slow weights: evaluate them.
 
     Args:
       base: the base optimizer A, any Optax optimizer. Its momentum and moments advance
         with every call; schedules inside it tick once a step.
-      direction: an Optax transformation whose `update(g, state, p)` returns an ascent
-        direction of unit radius D, such as `sam_direction()`.
+      direction: D, an Optax transformation whose `update(g, state, p)` returns an
+        ascent direction of unit radius, such as `sam_direction()`. One that takes extra
+        arguments gets `step`, a :class:`Step`, and `i`, the number of the ascent step.
+      descent: a :class:`Descent`, what is done with the gradients: `last_descent()`,
+        `mean_descent()`, `every_descent()`, `surrogate_gap_descent()`,
+        `weighted_descent()`.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       k: number of ascent steps. With k = 0, this is the base optimizer.
-      alpha: α ≥ 0, the step of the slow weights as a share of f − φ; a scalar, a
-        schedule that counts steps, or `adaptive_alpha()`. With k = 0 there is none.
-      descent: the gradients that the base optimizer uses: "last" and "mean" make one
-        step with it, "every" makes k.
       reuse_gradients: whether the gradient that has just been descended along is the
         next ascent gradient: k + 1 gradients a step in all. Otherwise inner step i
         takes both of its gradients from `grad_fn(·, i)`, 2k in all, the incoming one
@@ -144,7 +165,8 @@ def sharpness_aware(
       ValueError: if a number is negative or not finite, where that is known
         statically; `init` and `update` raise it for a mask that doesn't match or that
         perturbs nothing; `update` when `params` is missing, when neither `grad_fn` nor
-        `value_fn` is there, and for trees that don't match.
+        `value_fn` is there, for the state of another base, and for trees that don't
+        match.
 
     Example:
       Ascent along the sign of the gradient, the worst case inside a cube:
@@ -155,7 +177,7 @@ def sharpness_aware(
       >>> import optax
       >>> loss = lambda p: jnp.sum(p**2)
       >>> optimizer = lb.sharpness_aware(
-      ...     optax.sgd(0.1), optax.scale_by_sign(), rho=0.5, k=2, descent="mean"
+      ...     optax.sgd(0.1), optax.scale_by_sign(), lb.mean_descent(), rho=0.5, k=2
       ... )
       >>> params = jnp.array([1.0, -2.0])
       >>> state = optimizer.init(params)
@@ -168,222 +190,129 @@ def sharpness_aware(
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024, Algorithm 1
     """
-    _checks.check_transformation("base", base, "optax.sgd(0.1)")
-    _checks.check_transformation("direction", direction, "sam_direction()")
-    _checks.check_number("rho", rho, schedule=True)
-    _checks.check_count("k", k, minimum=0)
-    if alpha is _alpha.adaptive_alpha:
-        raise TypeError("alpha must be adaptive_alpha(), the function called.")
-    if not isinstance(alpha, _alpha.AdaptiveAlpha):
-        _checks.check_number("alpha", alpha, schedule=True)
-    _checks.check_choice("descent", descent, ("last", "mean", "every"))
-    _checks.check_boolean("reuse_gradients", reuse_gradients)
-    _checks.check_axis_name(axis_name)
+    _numbers.check_number("rho", rho)
+    _numbers.check_count("k", k, minimum=0)
     base = optax.with_extra_args_support(base)
-    # Where the base optimizer moves only once, the angle is zero, and α = 1.
-    is_adaptive = isinstance(alpha, _alpha.AdaptiveAlpha)
-    per_tensor = isinstance(alpha, _alpha.AdaptiveAlpha) and alpha.per_tensor
-    needs_angle = is_adaptive and descent == "every" and k > 1
+    direction = optax.with_extra_args_support(direction)
+    # Without an ascent, the last gradient is the clean one.
+    descent = descent if k > 0 else _descents.last_descent()
+
+    def perturbing(params):  # always a partition, so that masks share a state
+        labels = jax.tree.map(
+            lambda keep: "perturbed" if keep else "fixed", _params.masked(mask, params)
+        )
+        directions: Any = {"perturbed": direction, "fixed": optax.set_to_zero()}
+        return optax.partition(directions, lambda _: labels)  # they may be callable
 
     def init_fn(params):
-        _checks.check_params(params)
-        perturbed = _select(params, _checks.check_mask(mask, params))
+        _params.check_params(params)
         base_state = base.init(params)
-        if k > 0 and states(base_state):
+        if k > 0 and _trees.nodes(base_state, SharpnessAwareState):
             raise TypeError(
-                "base must not be sharpness-aware itself: the gradient function has "
-                "been used up when its turn comes."
+                "base must not be sharpness-aware itself: the gradient function is "
+                "used up before the base is called."
             )
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
             base_state=base_state,
-            direction_state=direction.init(perturbed),
+            direction_state=perturbing(params).init(params),
             alpha=jnp.ones([], jnp.float32),
             grad_norm=jnp.zeros([], jnp.float32),
-            perturbed_loss=jnp.array(-jnp.inf, jnp.float32),
+            perturbed_loss=jnp.array(_loss.UNKNOWN, jnp.float32),
         )
 
     def update_fn(
-        updates,
-        state,
-        params=None,
-        *,
-        grad_fn=None,
-        value_fn=None,
-        oracle=None,
-        **extra_args,
+        updates, state, params=None, *, grad_fn=None, value_fn=None, **extra_args
     ):
-        _checks.check_state(state, SharpnessAwareState)
-        _checks.check_params(params)
-        if k > 0:
-            _checks.check_whole(params)
-        _checks.check_like_params("grads", updates, params)
         grads = updates  # Optax's name for what comes in; here the clean gradient
-        functions = {"grad_fn": grad_fn, "value_fn": value_fn}
-        functions = {name: fn for name, fn in functions.items() if fn is not None}
-        for name, fn in functions.items():
-            _checks.check_function(name, fn)
-        if oracle is not None:
-            _oracle.check(oracle, k, axis_name)
-            functions["oracle"] = oracle
+        _params.check_params(params)
+        _params.check_like_params("grads", grads, params)
+        ascent = perturbing(params)
+        _check_state(state, base, ascent, params)
+        loss = _loss.of(grad_fn, value_fn, grads, params, k, axis_name)
         if k == 0:  # without a climb, they are for the base optimizer
-            extra_args |= functions
-        elif not functions:
-            raise ValueError(
-                "update needs gradients at perturbed parameters: pass "
-                "grad_fn=lambda params, i: ... or a loss as value_fn=lambda params: ..."
-            )
+            functions = {"grad_fn": grad_fn, "value_fn": value_fn}
+            extra_args |= {n: f for n, f in functions.items() if f is not None}
 
-        value_and_grad = _oracle.value_and_gradient(oracle, grad_fn, value_fn, grads)
-        perturbed = _checks.check_mask(mask, params)
-        radius = _at_step("rho", rho, state.count, params)
-
-        def ascend(ascent):  # p ← p + ρ D(g, p)
-            d, direction_state = direction.update(
-                _select(ascent.g, perturbed),
-                ascent.direction_state,
-                _select(ascent.p, perturbed),
-            )
-            p = _move(ascent.p, radius, d)
-            return ascent._replace(p=p, direction_state=direction_state)
-
-        def look(i, ascent):  # g ← ∇L(p)
-            value, g = value_and_grad(ascent.p, i)
-            loss = ascent.loss if value is None else value.astype(jnp.float32)
-            # `now`: the descent, mixed into the backward pass, would fragment memory.
-            return ascent._replace(g=_loop.now(g), loss=loss)
-
-        def descend(i, fast, g):  # u, A ← A.update(g, A, f); then f ← f + u
-            u, base_state = base.update(
-                _axis.mean(axis_name, g),
-                _clocks.rewind(fast.base_state, state.base_state),
-                optax.tree.add(params, fast.moved),
-                **extra_args,
-            )
-            u = _precision.cast_like(u, params)
+        def base_update(updates, base_state, params):  # g, A and f of Algorithm 1
+            g = _axis.mean(axis_name, updates)
+            A = _clocks.rewind(base_state, state.base_state)
+            u, new = base.update(g, A, params, **extra_args)
             # Gradients wider than the state would widen it, and a loop can't have that.
-            base_state = _precision.cast_like(base_state, fast.base_state)
-            first = fast.first
-            if needs_angle:
-                first = jax.tree.map(lambda u, v: jnp.where(i == 0, u, v), u, first)
-            return _Fast(optax.tree.add(fast.moved, u), first, base_state)
+            return _precision.cast_like(u, params), _precision.cast_like(new, A)
 
-        def inner_step(i, carry):
-            ascent, fast, total = carry
-            ascent = look(i, ascend(ascent))
-            if descent == "every":
-                fast = descend(i, fast, ascent.g)
-            if descent == "mean":
-                total = optax.tree.add(total, _precision.widen(ascent.g))
-            return ascent, *_loop.now((fast, total))
-
-        def inner_step_with_own_gradients(i, carry):
-            ascent, fast, total = carry
-            return inner_step(i, (look(i, ascent), fast, total))
-
-        _check_local(axis_name, grads)
-        p, g = _axis.local(axis_name, (params, grads))
-        moved = optax.tree.zeros_like(params)
-        carry = (
-            _Ascent(p, g, state.direction_state, _no_loss(g)),
-            _Fast(moved, moved if needs_angle else None, state.base_state),
-            optax.tree.zeros_like(_precision.widen(g)) if descent == "mean" else None,
+        step = _descents.Step(
+            count=state.count,
+            k=k,
+            params=params,
+            grads=loss.grads,
+            base=base._replace(update=base_update),
+            base_state=state.base_state,
+            mean=lambda tree: _axis.mean(axis_name, tree),
         )
-        if reuse_gradients or k == 0:
-            carry = _loop.repeat(inner_step, carry, 0, k)
-        else:  # the first of the 2k gradients has come in already
-            carry = _loop.repeat(inner_step, carry, 0, 1)
-            carry = _loop.repeat(inner_step_with_own_gradients, carry, 1, k)
-        ascent, fast, total = carry
-
-        if k == 0 or descent == "last":
-            fast = descend(0, fast, ascent.g)
-        elif descent == "mean":
-            mean = jax.tree.map(lambda t: t / k, total)
-            fast = descend(0, fast, _precision.cast_like(mean, grads))
-
-        if needs_angle:
-            alphas = _alpha.aligned(fast.first, fast.moved, per_tensor=per_tensor)
-        else:
-            step = 1.0 if is_adaptive or k == 0 else alpha
-            step = _at_step("alpha", step, state.count, params)
-            alphas = jax.tree.map(lambda _: step, params)
-        return _interpolate(alphas, fast.moved), SharpnessAwareState(
+        rho_now = _numbers.at_step("rho", rho, state.count, params)
+        updates, alpha, base_state, end = _algorithm_1(
+            step,
+            loss,
+            ascent,
+            state.direction_state,
+            descent,
+            rho_now,
+            reuse_gradients,
+        )
+        grad_norm = _axis.mean(axis_name, _precision.norm(loss.grads))
+        return updates, SharpnessAwareState(
             count=optax.safe_increment(state.count),
-            base_state=fast.base_state,
-            direction_state=ascent.direction_state,
-            alpha=_alpha.mean(alphas),
-            grad_norm=_axis.mean(axis_name, _precision.norm(grads)).astype(jnp.float32),
-            perturbed_loss=_axis.mean(axis_name, ascent.loss),
+            base_state=base_state,
+            direction_state=end.direction_state,
+            alpha=_mean(alpha, params),
+            grad_norm=grad_norm.astype(jnp.float32),
+            perturbed_loss=_axis.mean(axis_name, end.loss),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def states(opt_state) -> list[SharpnessAwareState]:
-    """The states of sharpness-aware members anywhere in `opt_state`."""
+def _add(p, rho, d):
+    """p + ρ d, rounded once."""
 
-    def is_ours(node):
-        return isinstance(node, SharpnessAwareState)
-
-    nodes = jax.tree.leaves(opt_state, is_leaf=is_ours)
-    return [node for node in nodes if is_ours(node)]
-
-
-def _at_step(name, scalar_or_schedule, count, params):
-    scalar = scalar_or_schedule
-    if callable(scalar):
-        scalar = scalar(count)
-        _checks.check_scalar(name, scalar)
-    return jnp.asarray(scalar, _precision.wide_dtype(params))
-
-
-def _select(tree, perturbed):
-    """The tree as directions see it: a childless node for each unperturbed leaf."""
-    return jax.tree.map(
-        lambda keep, x: x if keep else optax.MaskedNode(), perturbed, tree
-    )
-
-
-def _move(p, radius, d):
-    """p + radius · d, rounded once; leaves that the direction didn't see stay."""
-
-    def is_unperturbed(node):
-        return isinstance(node, optax.MaskedNode)
-
-    def move(d, p):
-        if is_unperturbed(d):
-            return p
+    def add(p, d):
         wide_p, wide_d = _precision.widen((p, d))
-        return (wide_p + radius.astype(wide_d.dtype) * wide_d).astype(p.dtype)
+        return (wide_p + rho.astype(wide_d.dtype) * wide_d).astype(p.dtype)
 
-    return jax.tree.map(move, d, p, is_leaf=is_unperturbed)
+    return jax.tree.map(add, p, d)
 
 
-def _interpolate(alphas, moved):
-    """α (f − φ), the update of the slow weights."""
-    wide = jax.tree.map(
-        lambda a, m: a.astype(m.dtype) * m, alphas, _precision.widen(moved)
-    )
+def _scale(alpha, moved):
+    """α (f − φ), the update of the slow weights, rounded once."""
+    alphas = jax.tree.broadcast(alpha, moved)
+    wide = _precision.widen(moved)
+    wide = jax.tree.map(lambda a, m: jnp.asarray(a, m.dtype) * m, alphas, wide)
     return _precision.cast_like(wide, moved)
 
 
-def _no_loss(g):
-    """−∞, varying along the axes of a `shard_map` along which the gradient varies."""
-    leaf = jax.tree.leaves([g, jnp.zeros([])])[0]
-    return jax.lax.full_like(leaf, -jnp.inf, jnp.float32, shape=())
+def _mean(alpha, params):
+    """The mean of α over the leaves, a float32 scalar to be read from the state."""
+    leaves = jax.tree.leaves(jax.tree.broadcast(alpha, params))
+    leaves = [jnp.asarray(a, jnp.float32) for a in leaves]
+    return jnp.mean(jnp.stack(leaves)) if leaves else jnp.ones([], jnp.float32)
 
 
-def _check_local(axis_name, grads):
-    if axis_name is None:
-        return
-    leaves = jax.tree.leaves(grads)
-    types = [
-        [jax.typeof(x) for x in xs] for xs in (leaves, _axis.local(axis_name, leaves))
-    ]
-    if leaves and all(a != b for a, b in zip(*types, strict=True)):
-        raise ValueError(
-            f"grads must be local to the members of the axis {axis_name!r}, but they "
-            "are the same on all of them, as if summed already: inside jax.shard_map "
-            "take the gradient at jax.lax.pcast(params, axis_name, to='varying')."
+def _check_state(state, base, direction, params):
+    if not isinstance(state, SharpnessAwareState):
+        raise TypeError(
+            "state must be a SharpnessAwareState, from the init of a sharpness-aware "
+            f"optimizer; got {type(state)}. (To continue from the state of its base "
+            "optimizer, pass optimizer.init(params)._replace(base_state=...).)"
         )
+    for name, made_by in (("base", base), ("direction", direction)):
+        got = jax.tree.structure(getattr(state, f"{name}_state"))
+        wanted = jax.tree.structure(jax.eval_shape(made_by.init, params))
+        # A direction without a state passes on that of the phase before.
+        if got != wanted and (name == "base" or wanted.num_leaves):
+            raise ValueError(
+                f"state must come from an optimizer over the same {name}; its "
+                f"{name}_state has the structure\n  {got}\ninstead of\n  {wanted}\n"
+                f"(For another {name}, start from optimizer.init(params), or pass "
+                f"state._replace({name}_state=optimizer.init(params).{name}_state).)"
+            )

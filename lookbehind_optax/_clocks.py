@@ -27,7 +27,7 @@ def rewind(state, start):
 
     Rewound before each inner update, all k of them see the same point of the schedule,
     and the last one leaves the clock one tick further. Adam's `count` is no schedule's
-    clock: it belongs to its moments and goes on.
+    clock: it belongs to its moments and advances.
 
     Args:
       state: a state of the base optimizer.

@@ -1,18 +1,21 @@
 """Directions of ascent: gradient in, step of unit radius out.
 
-A direction is an Optax transformation. Its `update(g, state, p)` gets the ascent
-gradient g and the point p at which the ascent stands, and returns where to go uphill,
-of length one. Leaves that a `mask` leaves unperturbed reach it as `optax.MaskedNode()`,
-a container without children, so that `jax.tree.map` and norms pass them by.
+A direction is an Optax transformation. Its `update(g, state, p, step=..., i=...)` gets
+the ascent gradient g and the point p at which the ascent stands, and returns where to
+go uphill, of length one. `step` is the `Step` that the ascent is part of, and i the
+number of the ascent step. Leaves that a `mask` leaves unperturbed reach it as
+`optax.MaskedNode()`, a container without children, so that `jax.tree.map` and norms
+pass them by.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _numbers
 from lookbehind_optax import _precision
 
 # The official code divides by the norm plus this; a zero gradient perturbs nothing.
@@ -55,7 +58,7 @@ def sam_direction() -> optax.GradientTransformation:
 def asam_direction(
     eta: jax.typing.ArrayLike = 0.01,
     *,
-    weights: Callable[[tuple, jax.Array], bool] | None = None,
+    weights: Callable[[tuple[Any, ...], jax.Array], bool] | None = None,
 ) -> optax.GradientTransformation:
     r"""The steepest ascent inside a ball that stretches with the weights.
 
@@ -79,7 +82,7 @@ def asam_direction(
       of the same shapes; `update` needs `params`.
 
     Raises:
-      TypeError: if `eta` is no real number or `weights` no function.
+      TypeError: if `eta` is no real number.
       ValueError: if `eta` is negative or not finite, where that is known statically.
 
     Example:
@@ -96,9 +99,8 @@ def asam_direction(
       Kwon et al., `ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant
       Learning of Deep Neural Networks <https://arxiv.org/abs/2102.11600>`_, 2021
     """
-    _checks.check_number("eta", eta, schedule=False)
+    _numbers.check_number("eta", eta, schedule=False)
     is_weight = _is_weight if weights is None else weights
-    _checks.check_function("weights", is_weight)
 
     def direct(g, p):
         if p is None:
@@ -116,6 +118,119 @@ def asam_direction(
         return _normalized(jax.tree.map(lambda t, tg: t * tg, t, tg), by=tg)
 
     return optax.stateless(direct)
+
+
+def friendly_direction(
+    sigma: jax.typing.ArrayLike = 1.0, decay: jax.typing.ArrayLike = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    r"""The steepest ascent of what is special to the minibatch.
+
+    .. math::
+        D(g) = \frac{g - \sigma m}{\lVert g - \sigma m \rVert_2 + 10^{-16}}, \qquad
+        m \leftarrow \lambda m + (1 - \lambda) g_0
+
+    with m, an average of the clean gradients :math:`g_0` of the steps before, in place
+    of the gradient of the whole dataset. It starts at zero, so that the first step goes
+    along the gradient, and moves once a step, after the climb.
+
+    Args:
+      sigma: σ ≥ 0, the share of the average to be taken off; 0 gives `sam_direction`.
+      decay: 0 ≤ λ < 1, of the average.
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`, from gradients to a direction of
+      the same shapes. Its state is m, one copy of the perturbed parameters.
+
+    Raises:
+      TypeError: if an argument is no real number.
+      ValueError: if `sigma` is negative or not finite, or `decay` not in [0, 1), where
+        that is known statically.
+
+    Example:
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> friendly_sam = lb.sharpness_aware(
+      ...     optax.sgd(0.1), lb.friendly_direction(), lb.last_descent(), rho=0.05
+      ... )
+
+    References:
+      Li et al., `Friendly Sharpness-Aware Minimization
+      <https://arxiv.org/abs/2403.12350>`_, 2024, Algorithm 1
+    """
+    _numbers.check_number("sigma", sigma, schedule=False)
+    _numbers.check_number("decay", decay, schedule=False, below=1)
+
+    def init(params):
+        return optax.tree.zeros_like(params)
+
+    def update(updates, state, params=None, **of_climb):
+        g, m, step, i = updates, state, of_climb["step"], of_climb["i"]
+        # Clean gradients of this minibatch, or of all groups of m-SAM, which share m.
+        clean = jax.tree.map(
+            lambda g, clean: g if isinstance(g, optax.MaskedNode) else clean,
+            g,
+            step.mean(step.grads),
+            is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+        )
+        is_last = i == step.k - 1
+
+        def follow(m, g):
+            wide_m, wide_g = _precision.widen((m, g))
+            a = jnp.asarray(decay, wide_m.dtype)
+            return jnp.where(
+                is_last, (a * wide_m + (1 - a) * wide_g).astype(m.dtype), m
+            )
+
+        def special(g, m):
+            return g - jnp.asarray(sigma, g.dtype) * m
+
+        uphill = jax.tree.map(special, *_precision.widen((g, m)))
+        return _normalized(uphill, by=uphill), jax.tree.map(follow, m, clean)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def random_direction(key: jax.Array) -> optax.GradientTransformation:
+    r"""Anywhere with equal probability: the control that a direction is judged by.
+
+    .. math::
+        D = \frac{\epsilon}{\lVert \epsilon \rVert_2}, \qquad \epsilon \sim N(0, I)
+
+    drawn for each ascent step. Groups of m-SAM share it.
+
+    Args:
+      key: of the draws, from `jax.random.key`; the state of the direction.
+
+    Returns:
+      A :class:`optax.GradientTransformation`, from gradients to a direction of the
+      same shapes.
+
+    Example:
+      >>> import jax
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> control = lb.sharpness_aware(
+      ...     optax.sgd(0.1),
+      ...     lb.random_direction(jax.random.key(0)),
+      ...     lb.last_descent(),
+      ...     rho=0.05,
+      ... )
+
+    References:
+      Andriushchenko & Flammarion, `Towards Understanding Sharpness-Aware Minimization
+      <https://arxiv.org/abs/2206.06232>`_, 2022
+    """
+
+    def init(params):
+        del params
+        return jnp.copy(key)  # a state may be donated
+
+    def update(updates, state, params=None):
+        key, now = jax.random.split(state)
+        noise = optax.tree.random_like(now, _precision.widen(updates))
+        return _normalized(noise, by=noise), key
+
+    return optax.GradientTransformation(init, update)
 
 
 def _normalized(tree, by):

@@ -1,5 +1,7 @@
 """One evaluation of a loss and its gradient, whatever the batch must go through."""
 
+from collections.abc import Callable
+import dataclasses
 from typing import Any
 from typing import NamedTuple
 
@@ -7,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _checks
 from lookbehind_optax import _keys
 from lookbehind_optax import _loop
 from lookbehind_optax import _precision
@@ -20,86 +21,106 @@ class Evaluation(NamedTuple):
       loss: the mean over the micro-batches; float32 or wider.
       grads: its gradient, conjugated for complex parameters, as Optax wants it; all
         NaN where the loss scale made a part of it overflow. None if not asked for.
-      aux: what the loss function returns beside the loss, averaged likewise.
-      carried: as aux, but what isn't floating-point comes from the first micro-batch.
+      aux: what the loss function returns beside the loss, averaged likewise; what
+        isn't floating-point comes from the first micro-batch.
     """
 
     loss: jax.Array
     grads: Any
     aux: Any
-    carried: Any
 
 
-def evaluate(
-    loss_fn,
-    params,
-    batch,
-    context,
-    *,
-    micro_batches=1,
-    dynamic_scale=None,
-    differentiate=True,
-):
-    """Evaluates `loss_fn(params, *batch, **context) -> (loss, aux, carried)`.
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """The loss function of a step, with what each evaluation does to the batch.
 
-    Of n micro-batches, number j takes the examples j, j + n, j + 2n, ...: whatever
-    the batch is sharded over, so is each of them.
+    Attributes:
+      loss_fn: `loss_fn(params, *batch, **context)` returns the loss and the aux.
+      switch_minibatches: whether inner step i takes minibatch i of the batch.
+      micro_batches: into how many parts the batch is split.
+      fresh_keys: whether evaluation n folds n into keys.
+      dynamic_scale: the loss scale, or None.
     """
 
-    def evaluate_one(params, batch, context):
-        scale = None if dynamic_scale is None else dynamic_scale.scale
+    loss_fn: Callable[..., tuple[Any, Any]]
+    switch_minibatches: bool
+    micro_batches: int
+    fresh_keys: bool
+    dynamic_scale: Any
 
-        def scaled_loss(params):
-            loss, aux, carried = loss_fn(params, *batch, **context)
-            _checks.check_loss(loss)
-            loss = _precision.widen(loss)
-            scaled = loss if scale is None else loss * jnp.asarray(scale, loss.dtype)
-            return scaled, (loss, aux, carried)
+    def with_gradient(self, params, i, n, batch, context):
+        """Evaluation number n of a step, for inner step i; None in the clean pass."""
+        if self.switch_minibatches:
+            batch = jax.tree.map(lambda x: x[0 if i is None else i], batch)
+        if self.fresh_keys and i is not None:
+            batch, context = _keys.fold((batch, context), n)
+        return self._mean(self._gradient, params, batch, context)
 
-        if not differentiate:
-            _, (loss, aux, carried) = scaled_loss(params)
-            return Evaluation(loss, None, aux, carried)
-        value_and_grad = jax.value_and_grad(scaled_loss, has_aux=True)
-        (_, (loss, aux, carried)), grads = value_and_grad(params)
+    def forward(self, params, batch, context):
+        """The clean pass without a gradient."""
+        if self.switch_minibatches:
+            batch = jax.tree.map(lambda x: x[0], batch)
+        return self._mean(self._loss, params, batch, context)
+
+    def _loss(self, params, batch, context):
+        loss, aux = self.loss_fn(params, *batch, **context)
+        return Evaluation(_precision.widen(loss), None, aux)
+
+    def _gradient(self, params, batch, context):
+        scale = None if self.dynamic_scale is None else self.dynamic_scale.scale
+
+        def scaled(params):
+            found = self._loss(params, batch, context)
+            if scale is None:
+                return found.loss, found
+            return found.loss * jnp.asarray(scale, found.loss.dtype), found
+
+        grads, found = jax.grad(scaled, has_aux=True)(params)
         grads = optax.tree.conj(grads)
-        if scale is not None:
-            grads = _unscale(grads, scale)
-        return Evaluation(loss, grads, aux, carried)
+        grads = grads if scale is None else _unscale(grads, scale)
+        return found._replace(grads=grads)
 
-    if micro_batches == 1:
-        return evaluate_one(params, batch, context)
+    def _mean(self, evaluate, params, batch, context):
+        """Over n micro-batches, number j of the examples j, j + n, j + 2n, ...
 
-    parts = jax.tree.map(
-        lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch
-    )
+        Whatever the batch is sharded over, so is each of them.
+        """
+        count = self.micro_batches
+        if count == 1:
+            return evaluate(params, batch, context)
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch
+        )
 
-    def evaluate_part(j, params):
-        part = jax.tree.map(lambda x: x[j], parts)
-        evaluation = evaluate_one(params, part, _keys.fold(context, j))
-        return jax.tree.map(jnp.asarray, evaluation)
+        def evaluate_part(j, params):
+            part = jax.tree.map(lambda x: x[j], parts)
+            found = evaluate(params, part, _keys.fold(context, j))
+            return jax.tree.map(jnp.asarray, found)
+
+        return _mean_over_parts(evaluate_part, params, count)
+
+
+def _mean_over_parts(evaluate_part, params, count):
+    """The mean of floating-point values; of others, that of the first part."""
 
     def accumulate(j, carry):
+        def add(t, x):
+            is_float = _precision.is_float(x)
+            return t + x.astype(t.dtype) if is_float else jnp.where(j, t, x)
+
         params, total = carry
-        total = jax.tree.map(
-            lambda t, x: (
-                t + x.astype(t.dtype) if _precision.is_float(x) else jnp.where(j, t, x)
-            ),
-            total,
-            evaluate_part(j, params),
-        )
+        total = jax.tree.map(add, total, evaluate_part(j, params))
         # The next part waits for this total: that is what saves the memory.
         return _loop.now((params, total))
 
     like = jax.eval_shape(evaluate_part, jnp.int32(0), params)
-    zeros = jax.tree.map(lambda x: _to_sum(jnp.zeros_like(x)), like)
-    _, total = _loop.repeat(accumulate, (params, zeros), 0, micro_batches)
-    return jax.tree.map(
-        lambda t, x: (
-            (t / micro_batches).astype(x.dtype) if _precision.is_float(x) else t
-        ),
-        total,
-        like,
-    )
+    zeros = jax.tree.map(_zero, like)
+    _, total = _loop.repeat(accumulate, (params, zeros), 0, count)
+
+    def divide(t, x):
+        return (t / count).astype(x.dtype) if _precision.is_float(x) else t
+
+    return jax.tree.map(divide, total, like)
 
 
 def _unscale(grads, scale):
@@ -108,13 +129,11 @@ def _unscale(grads, scale):
     Clipping would make a harmless number of an infinite gradient, and an unperturbed
     leaf would hide one from the climb; NaNs everywhere stay.
     """
-    wide = jax.tree.map(
-        lambda g: g / jnp.asarray(scale, g.dtype), _precision.widen(grads)
-    )
+    wide = _precision.widen(grads)
+    wide = jax.tree.map(lambda g: g / jnp.asarray(scale, g.dtype), wide)
     finite = is_finite(wide)
-    return _precision.cast_like(
-        jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), wide), grads
-    )
+    wide = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), wide)
+    return _precision.cast_like(wide, grads)
 
 
 def is_finite(tree):
@@ -123,5 +142,6 @@ def is_finite(tree):
     return jnp.all(jnp.stack(flags)) if flags else jnp.array(True)
 
 
-def _to_sum(x):
-    return _precision.widen(x) if _precision.is_float(x) else x
+def _zero(x):
+    zero = jnp.zeros_like(x)
+    return _precision.widen(zero) if _precision.is_float(x) else zero

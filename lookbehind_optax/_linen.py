@@ -1,15 +1,20 @@
 """The step for Flax linen's `TrainState`."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import TypeVar
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _aux
+from lookbehind_optax import _replay
 from lookbehind_optax import _step
+
+State = TypeVar("State")
 
 
 def linen_step(
-    state: Any,
+    state: State,
     loss_fn: Callable[..., Any],
     *args: Any,
     has_aux: bool = False,
@@ -21,7 +26,7 @@ def linen_step(
     axis_name: Any = None,
     fresh_keys: bool = False,
     **kwargs: Any,
-) -> tuple[Any, _step.StepOutput]:
+) -> tuple[State, _step.StepOutput]:
     r"""Takes a training step with a linen `TrainState`, for any Optax optimizer.
 
     .. math::
@@ -29,12 +34,12 @@ def linen_step(
         u, s \leftarrow A(g, s, \phi;\ L_d, \nabla L_d), \qquad
         \phi \leftarrow \phi + u
 
-    It replaces `jax.value_and_grad` and `state.apply_gradients`, which can't pass the
-    gradient function on. Call it inside `jax.jit`.
+    It replaces `jax.value_and_grad`, and calls `state.apply_gradients` with the clean
+    gradient, so that what a subclass adds to it is done, too. Call it inside `jax.jit`.
 
     Args:
       state: a `flax.training.train_state.TrainState`, or whatever has its `params`,
-        `opt_state`, `tx`, `step` and `replace`.
+        `opt_state`, `tx`, `replace` and `apply_gradients`.
       loss_fn: from `(params, *args, **kwargs)` to the loss, a real scalar, or with
         `has_aux` to a pair of it and anything else.
       *args: the batch.
@@ -42,6 +47,8 @@ def linen_step(
       mutable: names of variable collections, such as "batch_stats". The aux must be a
         mapping that holds their new values (what `apply_fn(..., mutable=[...])`
         returns does); they go into the fields of `state` with these names.
+        Where the batch is split, numbers in them that aren't floating-point come from
+        the first part.
       dynamic_scale: as for the step of `make_step`. Where a gradient overflows,
         the state stays as it is.
       switch_minibatches: as for `make_step`.
@@ -57,8 +64,7 @@ def linen_step(
       The new state, and a :class:`StepOutput`.
 
     Raises:
-      TypeError: as `make_step`, and if the aux or the state doesn't have what `mutable`
-        names.
+      TypeError: as `make_step`.
       ValueError: as `make_step`, and for parameters of Flax's float8 layers.
 
     Example:
@@ -99,24 +105,42 @@ def linen_step(
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024
     """
-    _checks.check_train_state(state, mutable)
-    _checks.check_no_overwriting(state.params)
+    given: Any = state
+    _check_no_overwriting(given.params)
+
+    def loss_with_state(*args, **kwargs):
+        loss, aux = _aux.pair(loss_fn(*args, **kwargs), has_aux)
+        states = {name: _aux.ModelState(aux[name]) for name in mutable}
+        return loss, {**aux, **states} if mutable else aux
+
     step = _step.make_step(
-        loss_fn,
-        state.tx,
-        has_aux=has_aux,
+        loss_with_state,
+        _replay.recording(given.tx),
+        has_aux=True,
         switch_minibatches=switch_minibatches,
         micro_batches=micro_batches,
         m=m,
         axis_name=axis_name,
         fresh_keys=fresh_keys,
     )
-    params, opt_state, out = step(
-        state.params, state.opt_state, *args, dynamic_scale=dynamic_scale, **kwargs
+    recorded = _replay.start(given.params, given.opt_state)
+    _, recorded, out = step(
+        given.params, recorded, *args, dynamic_scale=dynamic_scale, **kwargs
     )
-    _checks.check_mutable(out.aux, mutable)
-    old = {"step": state.step, **{name: getattr(state, name) for name in mutable}}
-    new = {"step": state.step + 1, **{name: out.aux[name] for name in mutable}}
+    fields = {name: out.aux[name].value for name in mutable}
+    new = given.replace(tx=_replay.replaying(recorded)).apply_gradients(
+        grads=recorded.grads, **fields
+    )
+    new = new.replace(tx=given.tx)
     if out.finite is not None:
-        new = _step.keep_if(out.finite, new, old)
-    return state.replace(params=params, opt_state=opt_state, **new), out
+        new = _step.keep_if(out.finite, new, given)
+    return new, out._replace(aux={**out.aux, **fields} if mutable else out.aux)
+
+
+def _check_no_overwriting(params):
+    """Flax's float8 layers keep statistics among the parameters, not to be trained."""
+    if isinstance(params, Mapping) and "_overwrite_with_gradient" in params:
+        raise ValueError(
+            "params must not hold the collection '_overwrite_with_gradient' of Flax's "
+            "float8 layers: what overwrites them is no gradient to climb along."
+        )

@@ -2,13 +2,19 @@
 
 from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _moments
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
+from lookbehind_optax import _trees
+
+Params = TypeVar("Params")
 
 
 class LookaheadState(NamedTuple):
@@ -20,6 +26,7 @@ class LookaheadState(NamedTuple):
       last_sync: the base's state at the last synchronisation where `pullback` is
         "pullback", else None.
       base_state: state of the base optimizer.
+      outer_state: state of the optimizer of the slow weights; None without one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,12 +41,14 @@ class LookaheadState(NamedTuple):
     slow: optax.Params
     last_sync: Any
     base_state: optax.OptState
+    outer_state: Any
 
 
 def lookahead(
     base: optax.GradientTransformation,
     k: int = 5,
-    alpha: jax.typing.ArrayLike | optax.Schedule = 0.5,
+    alpha: _numbers.ScalarOrSchedule | None = None,
+    outer: optax.GradientTransformation | None = None,
     *,
     pullback: str = "none",
 ) -> optax.GradientTransformationExtraArgs:
@@ -53,6 +62,10 @@ def lookahead(
         \theta \leftarrow \theta + A(g, \theta), \qquad
         \phi \leftarrow \phi + \alpha (\theta - \phi), \qquad \theta \leftarrow \phi
 
+    With an optimizer `outer` O of the slow weights, in place of α, they move by
+    :math:`O(\phi - \theta, \phi)`: the way back is its gradient. `optax.sgd(alpha)` is
+    α, and `optax.sgd(0.7, momentum=0.9, nesterov=True)` the outer optimizer of DiLoCo.
+
     Parameters stay plain, so this goes wherever an Optax optimizer goes, with
     `lookahead(sam(...))` among it. Take gradients at the parameters, and evaluate at
     `eval_params(state, params)`. Nothing behind this in a chain may change the updates.
@@ -61,24 +74,27 @@ def lookahead(
       base: the optimizer of the fast weights.
       k: steps between synchronisations, at least 1.
       alpha: α ≥ 0, the step of the slow weights as a share of :math:`\theta - \phi`; a
-        scalar or a schedule that counts steps. The slow weights move α times as far as
-        the base optimizer alone would move them.
+        scalar or a schedule that counts steps; 0.5 by default. The slow weights move α
+        times as far as the base optimizer alone would move them.
+      outer: an optimizer of the slow weights, in place of α. Its schedules count
+        synchronisations.
       pullback: what a synchronisation does to those leaves of the base's state that
         have the shape of the parameters (momentum, moments): "none" leaves them,
         "reset" gives them their initial values, "pullback" interpolates them by α from
-        their values at the last synchronisation. Counts and schedules go on.
+        their values at the last synchronisation. Counts and schedules are left alone.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`. Its state holds one copy of the
-      parameters, and with "pullback" one of the base's state. `update` needs `params`;
-      extra arguments go to the base.
+      parameters, with "pullback" one of the base's state, and the state of `outer`.
+      `update` needs `params`; extra arguments go to the base.
 
     Raises:
       TypeError: if an argument has the wrong type; `init` and `update` raise it for
         parameters that are no floating-point or complex arrays.
       ValueError: if k < 1, α is negative or not finite (where that is known
-        statically) or `pullback` unknown; `update` raises it when `params` is missing
-        and for gradients that don't match them.
+        statically) or `pullback` unknown, or `outer` comes with α or "pullback";
+        `update` raises it when `params` is missing and for gradients that don't match
+        them.
 
     Example:
       >>> import jax
@@ -98,83 +114,82 @@ def lookahead(
 
     References:
       Zhang et al., `Lookahead Optimizer: k steps forward, 1 step back
-      <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1
+      <https://arxiv.org/abs/1907.08610>`_, 2019, Algorithm 1; for `outer`, Douillard et
+      al., `DiLoCo <https://arxiv.org/abs/2311.08105>`_, 2023
     """
-    _checks.check_transformation("base", base, "optax.sgd(0.1)")
-    _checks.check_count("k", k, minimum=1)
-    _checks.check_number("alpha", alpha, schedule=True)
-    _checks.check_choice("pullback", pullback, ("none", "reset", "pullback"))
+    _numbers.check_count("k", k, minimum=1)
+    _moments.check(pullback)
+    if outer is not None and (alpha is not None or pullback == "pullback"):
+        raise ValueError(
+            "outer takes the place of alpha, and of the share by which "
+            f'pullback="pullback" moves; got alpha={alpha!r}, pullback={pullback!r}. '
+            "For a step of alpha, pass outer=optax.sgd(alpha)."
+        )
+    alpha = 0.5 if alpha is None else alpha
+    _numbers.check_number("alpha", alpha)
     base = optax.with_extra_args_support(base)
 
     def init_fn(params):
-        _checks.check_params(params)
+        _params.check_params(params)
         base_state = base.init(params)
         return LookaheadState(
             count=jnp.zeros([], jnp.int32),
             slow=_copy(params),  # params and state may both be donated
             last_sync=_copy(base_state) if pullback == "pullback" else None,
             base_state=base_state,
+            outer_state=None if outer is None else outer.init(params),
         )
+
+    def slow_step(a, outer_state, phi, theta):
+        """The slow weights after a synchronisation."""
+        if outer is None:
+            back = jax.tree.map(
+                lambda f, t: _precision.interpolate(f, t, a), phi, theta
+            )
+            return back, None
+        way_back = optax.tree.sub(phi, theta)
+        u, outer_state = outer.update(way_back, outer_state, phi)
+        return optax.apply_updates(phi, u), outer_state
 
     def update_fn(updates, state, params=None, **extra_args):
-        _checks.check_params(params)
-        _checks.check_like_params("grads", updates, params)
+        _params.check_params(params)
+        _params.check_like_params("grads", updates, params)
         u, base_state = base.update(updates, state.base_state, params, **extra_args)
         u = _precision.cast_like(u, params)
+        base_state = _precision.cast_like(base_state, state.base_state)
         count = jnp.asarray(optax.safe_increment(state.count))
         is_sync = count % k == 0
-        a = alpha(state.count) if callable(alpha) else alpha
-        _checks.check_scalar("alpha", a)
+        a = _numbers.at_step("alpha", alpha, state.count, params)
 
-        # θ + u is where the fast weights arrive, φ + α (θ + u − φ) where they go from
-        # there: one update of θ does both.
-        def step(theta, phi, u):
-            back = _interpolate(phi, theta + u, a)
-            return jnp.where(is_sync, back - theta, u)
+        def at_sync(new, old):
+            return jax.tree.map(lambda x, y: jnp.where(is_sync, x, y), new, old)
 
-        u = jax.tree.map(step, params, state.slow, u)
-        # Not `back` itself but what the caller's addition will make of it, so that fast
-        # and slow weights are the same to the last bit after a synchronisation.
-        slow = jax.tree.map(
-            lambda phi, theta, u: jnp.where(is_sync, theta + u, phi),
-            state.slow,
-            params,
-            u,
+        # θ + u is where the fast weights arrive, `phi` where they go from there: one
+        # update of θ does both.
+        theta = optax.tree.add(params, u)
+        phi, outer_state = slow_step(a, state.outer_state, state.slow, theta)
+        u = at_sync(optax.tree.sub(phi, params), u)
+        moments = _moments.pull_back(
+            pullback, base, optax.tree.add(params, u), state.last_sync, base_state, a
         )
-
+        base_state = at_sync(moments, base_state)
         last_sync = state.last_sync
-        if pullback == "reset":
-            initial = base.init(optax.tree.add(params, u))
-            base_state = _map_moments(
-                base,
-                lambda now, start: jnp.where(is_sync, start, now),
-                base_state,
-                initial,
-            )
-        elif pullback == "pullback":
-
-            def pull_back(now, then):  # flags have the parameters' shape, too
-                is_number = jnp.issubdtype(now.dtype, jnp.inexact)
-                return _interpolate(then, now, a) if is_number else now
-
-            base_state = _map_moments(
-                base,
-                lambda now, then: jnp.where(is_sync, pull_back(now, then), now),
-                base_state,
-                last_sync,
-            )
-            last_sync = _map_moments(
-                base,
-                lambda then, now: jnp.where(is_sync, now, then),
-                last_sync,
-                base_state,
-            )
-        return u, LookaheadState(count, slow, last_sync, base_state)
+        if pullback == "pullback":
+            last_sync = at_sync(base_state, last_sync)
+        return u, LookaheadState(
+            count=count,
+            # Not `phi` but what the caller's addition will make of it, so that fast and
+            # slow weights are the same to the last bit after a synchronisation.
+            slow=at_sync(optax.tree.add(params, u), state.slow),
+            last_sync=last_sync,
+            base_state=base_state,
+            outer_state=at_sync(outer_state, state.outer_state),
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
+def eval_params(state: optax.OptState, params: Params) -> Params:
     """The parameters to evaluate: the slow weights of a lookahead, where there is one.
 
     Args:
@@ -200,38 +215,17 @@ def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
       <https://arxiv.org/abs/1907.08610>`_, 2019
     """
 
-    def is_lookahead(node):
-        return isinstance(node, LookaheadState)
+    def is_hole(node):  # of optax.partition, or of an Equinox module
+        return node is None or isinstance(node, optax.MaskedNode)
 
-    def is_masked(node):
-        return isinstance(node, optax.MaskedNode)
-
-    for node in jax.tree.leaves(state, is_leaf=is_lookahead):
-        if is_lookahead(node):
-            params = jax.tree.map(
-                lambda slow, p: p if is_masked(slow) else slow,
-                node.slow,
-                params,
-                is_leaf=is_masked,
-            )
+    for lookahead_state in _trees.nodes(state, LookaheadState):
+        params = jax.tree.map(
+            lambda slow, p: p if is_hole(slow) else slow,
+            lookahead_state.slow,
+            params,
+            is_leaf=is_hole,
+        )
     return params
-
-
-def _interpolate(start, end, alpha):
-    """start + α (end − start), in float32 or wider."""
-    wide_start, wide_end = _precision.widen((start, end))
-    a = jnp.asarray(alpha, wide_end.dtype)
-    return (wide_start + a * (wide_end - wide_start)).astype(start.dtype)
-
-
-def _map_moments(base, f, state: Any, other: Any):
-    """`f(leaf, other's leaf)` on leaves shaped like parameters; the others stay."""
-    is_moment = optax.tree.map_params(
-        base, lambda _: True, state, transform_non_params=lambda _: False
-    )
-    return jax.tree.map(
-        lambda m, x, y: f(x, y.astype(x.dtype)) if m else x, is_moment, state, other
-    )
 
 
 def _copy(tree):

@@ -1,4 +1,7 @@
-"""A loop over the inner steps: one scan on accelerators, straight-line code on CPUs."""
+"""A loop over the inner steps: one scan, or straight-line code around convolutions."""
+
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -8,12 +11,13 @@ import jax.numpy as jnp
 def repeat(body, carry, start, stop):
     """Returns the carry after `carry = body(i, carry)` for i = start, ..., stop - 1.
 
-    A scan keeps program size and compile time flat in the number of turns. XLA:CPU,
-    however, canonicalises convolutions only in the entry computation
+    A scan keeps program size and compile time flat in the number of repetitions.
+    XLA:CPU, however, canonicalises convolutions only in the entry computation
     (https://github.com/jax-ml/jax/issues/12868): the gradient of a convolution inside
-    a loop or a conditional runs some eighty times slower than outside. So the loop is
-    unrolled when lowered for a CPU, and `platform_dependent` makes that choice at
-    lowering time, which leaves no conditional behind.
+    a loop or a conditional runs some eighty times slower than outside. So a body that
+    holds one is unrolled when lowered for a CPU, and `platform_dependent` makes that
+    choice at lowering time, which leaves no conditional behind. So are two repetitions,
+    which take less memory without a loop, on a CPU.
 
     `jax.jit` around the body has it traced once, however often it is repeated; XLA
     inlines the calls.
@@ -21,24 +25,27 @@ def repeat(body, carry, start, stop):
     body = jax.jit(body)
 
     def scanned(carry):
-        turns = jnp.arange(start, stop, dtype=jnp.int32)
-        return jax.lax.scan(lambda c, i: (body(i, c), None), carry, turns)[0]
+        indices = jnp.arange(start, stop, dtype=jnp.int32)
+        return jax.lax.scan(lambda c, i: (body(i, c), None), carry, indices)[0]
 
     def unrolled(carry):
         for i in range(start, stop):
             carry = body(jnp.int32(i), carry)
         return carry
 
-    if stop - start <= 1:  # a single turn needs no loop anywhere
+    if stop - start <= 1:  # a single repetition needs no loop anywhere
         return unrolled(carry)
+    jaxpr = jax.make_jaxpr(body)(jnp.int32(start), carry).jaxpr
+    if stop - start > 2 and not any(map(is_convolution, equations(jaxpr))):
+        return scanned(carry)
     return jax.lax.platform_dependent(carry, cpu=unrolled, default=scanned)
 
 
 def now(tree):
-    """Returns `tree`, which an unrolled loop must have computed before it goes on.
+    """Returns `tree`, which an unrolled loop must have computed before it continues.
 
-    XLA:CPU would rather fuse the elementwise work of all turns into one pass at the
-    end, and keep the gradient of every turn until then: memory that grows with k. It
+    XLA:CPU would rather fuse the elementwise work of all repetitions into one pass at
+    the end, and keep the gradient of each until then: memory that grows with k. It
     drops optimization barriers before it fuses, but a call that it may not inline
     stops it, and costs nothing.
     """
@@ -48,3 +55,18 @@ def now(tree):
             return jax.jit(lambda tree: tree)(tree)
 
     return jax.lax.platform_dependent(tree, cpu=call, default=lambda tree: tree)
+
+
+def equations(jaxpr) -> Iterator[Any]:
+    """The equations of a jaxpr, those of all that it calls included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def is_convolution(eqn) -> bool:
+    """Whether it is slow in a loop, and when grouped, on CPUs."""
+    return eqn.primitive.name == "conv_general_dilated"

@@ -1,27 +1,33 @@
-"""The members by name: a direction, a number of steps, a way to use the gradients."""
+"""The optimizers by name: a direction, a descent, and a number of ascent steps."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
-from lookbehind_optax import _alpha
-from lookbehind_optax import _checks
-from lookbehind_optax._climb import Mask
-from lookbehind_optax._climb import ScalarOrSchedule
+from lookbehind_optax import _descents
+from lookbehind_optax import _directions
+from lookbehind_optax._alpha import AdaptiveAlpha
 from lookbehind_optax._climb import sharpness_aware
-from lookbehind_optax._directions import asam_direction
-from lookbehind_optax._directions import sam_direction
+from lookbehind_optax._numbers import ScalarOrSchedule
+from lookbehind_optax._params import Mask
+
+Base = optax.GradientTransformation
+Optimizer = optax.GradientTransformationExtraArgs
+AxisName = str | tuple[str, ...] | None
+Alpha = ScalarOrSchedule | AdaptiveAlpha | None
+Weights = Callable[[tuple[Any, ...], jax.Array], bool] | None
 
 
 def sam(
-    base: optax.GradientTransformation,
+    base: Base,
     rho: ScalarOrSchedule = 0.05,
     *,
-    mask: Mask | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    r"""Sharpness-aware minimization: descend with the gradient met one step uphill.
+    mask: Mask = None,
+    axis_name: AxisName = None,
+) -> Optimizer:
+    r"""Sharpness-aware minimization: descend with the gradient from one step uphill.
 
     .. math::
         p = \phi + \rho \frac{g}{\lVert g \rVert_2}, \qquad
@@ -44,7 +50,7 @@ def sam(
       `sharpness_aware`. A step costs 2 gradients.
 
     Raises:
-      TypeError: if an argument has the wrong type.
+      TypeError: if a number has the wrong type.
       ValueError: if a number is negative or not finite, where that is known statically.
 
     Example:
@@ -68,92 +74,51 @@ def sam(
       Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
       Generalization <https://arxiv.org/abs/2010.01412>`_, 2021, Algorithm 1
     """
+    direction = _directions.sam_direction()
+    descent = _descents.last_descent()
     return sharpness_aware(
-        base,
-        sam_direction(),
-        rho,
-        mask=mask,
-        axis_name=axis_name,
+        base, direction, descent, rho, mask=mask, axis_name=axis_name
     )
 
 
 def asam(
-    base: optax.GradientTransformation,
+    base: Base,
     rho: ScalarOrSchedule = 0.5,
     eta: jax.typing.ArrayLike = 0.01,
     *,
-    mask: Mask | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-    weights: Callable[[tuple, jax.Array], bool] | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    r"""Adaptive SAM: the ball to climb in stretches with the weights.
+    mask: Mask = None,
+    axis_name: AxisName = None,
+    weights: Weights = None,
+) -> Optimizer:
+    r"""Adaptive SAM: as `sam`, in a ball that stretches with the weights.
 
-    .. math::
-        p = \phi + \rho \frac{T^2 g}{\lVert T g \rVert_2}, \qquad
-        \phi \leftarrow \phi + A(\nabla L_d(p), \phi)
-
-    with g the clean gradient, T = |φ| + η on weights and 1 on biases.
-
-    Args:
-      base: the base optimizer A, any Optax optimizer.
-      rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
-        scalar or a schedule that counts steps.
-      eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
-      mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
-        parameters; all by default.
-      axis_name: a named axis over which descent gradients are averaged while ascent
-        gradients stay local (m-SAM).
-      weights: tells weights from biases, see `asam_direction`.
-
-    Returns:
-      A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`, see
-      `sharpness_aware`. A step costs 2 gradients.
-
-    Raises:
-      TypeError: if an argument has the wrong type.
-      ValueError: if a number is negative or not finite, where that is known statically.
+    The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
+    size of the weights.
 
     Example:
-      >>> import jax
-      >>> import jax.numpy as jnp
       >>> import lookbehind_optax as lb
       >>> import optax
-      >>> loss = lambda p: jnp.sum(p["kernel"] ** 2)
-      >>> optimizer = lb.asam(optax.sgd(0.25), rho=0.5)
-      >>> params = {"kernel": jnp.array([3.0, -4.0])}
-      >>> state = optimizer.init(params)
-      >>> grads = jax.grad(loss)(params)
-      >>> updates, state = optimizer.update(
-      ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
-      ... )
-      >>> params = optax.apply_updates(params, updates)
-      >>> print(jnp.array_str(params["kernel"], precision=3))
-      [ 1.131 -1.126]
+      >>> optimizer = lb.asam(optax.sgd(0.1), rho=0.5)
 
     References:
-      Kwon et al., `ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant
-      Learning of Deep Neural Networks <https://arxiv.org/abs/2102.11600>`_, 2021,
-      Algorithm 1
+      Kwon et al., `ASAM <https://arxiv.org/abs/2102.11600>`_, 2021, Algorithm 1
     """
+    direction = _directions.asam_direction(eta, weights=weights)
+    descent = _descents.last_descent()
     return sharpness_aware(
-        base,
-        asam_direction(eta, weights=weights),
-        rho,
-        mask=mask,
-        axis_name=axis_name,
+        base, direction, descent, rho, mask=mask, axis_name=axis_name
     )
 
 
 def multistep_sam(
-    base: optax.GradientTransformation,
+    base: Base,
     rho: ScalarOrSchedule = 0.05,
     k: int = 2,
     *,
     average: bool = False,
-    mask: Mask | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> optax.GradientTransformationExtraArgs:
+    mask: Mask = None,
+    axis_name: AxisName = None,
+) -> Optimizer:
     r"""SAM with k ascent steps from each minibatch and one descent step.
 
     .. math::
@@ -182,7 +147,7 @@ def multistep_sam(
       `sharpness_aware`. A step costs k + 1 gradients.
 
     Raises:
-      TypeError: if an argument has the wrong type.
+      TypeError: if a number has the wrong type.
       ValueError: if a number is negative or not finite, where that is known statically.
 
     Example:
@@ -208,106 +173,55 @@ def multistep_sam(
       `Exploring the Effect of Multi-step Ascent in Sharpness-Aware Minimization
       <https://arxiv.org/abs/2302.10181>`_, 2023, for `average`
     """
+    direction = _directions.sam_direction()
+    descent = _average(average)
     return sharpness_aware(
-        base,
-        sam_direction(),
-        rho,
-        k,
-        descent=_descent(average),
-        mask=mask,
-        axis_name=axis_name,
+        base, direction, descent, rho, k, mask=mask, axis_name=axis_name
     )
 
 
 def multistep_asam(
-    base: optax.GradientTransformation,
+    base: Base,
     rho: ScalarOrSchedule = 0.5,
     k: int = 2,
     eta: jax.typing.ArrayLike = 0.01,
     *,
     average: bool = False,
-    mask: Mask | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-    weights: Callable[[tuple, jax.Array], bool] | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    r"""ASAM with k ascent steps from each minibatch and one descent step.
+    mask: Mask = None,
+    axis_name: AxisName = None,
+    weights: Weights = None,
+) -> Optimizer:
+    r"""Multistep-ASAM: as `multistep_sam`, in a ball that stretches with the weights.
 
-    .. math::
-        p_i = p_{i-1} + \rho \frac{T^2 g_{i-1}}{\lVert T g_{i-1} \rVert_2}, \qquad
-        g_i = \nabla L_d(p_i), \qquad
-        \phi \leftarrow \phi + A(g_k, \phi)
-
-    for i = 1, ..., k, from :math:`p_0 = \phi`, with T = :math:`|p_{i-1}|` + η on
-    weights and 1 on biases; or :math:`A(\frac1k\sum_i g_i, \phi)`.
-
-    Args:
-      base: the base optimizer A, any Optax optimizer.
-      rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
-        scalar or a schedule that counts steps.
-      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
-        optimizer.
-      eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
-      average: whether the base optimizer gets the mean of the k gradients instead of
-        the last one.
-      mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
-        parameters; all by default.
-      axis_name: a named axis over which descent gradients are averaged while ascent
-        gradients stay local (m-SAM).
-      weights: tells weights from biases, see `asam_direction`.
-
-    Returns:
-      A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`, see
-      `sharpness_aware`. A step costs k + 1 gradients.
-
-    Raises:
-      TypeError: if an argument has the wrong type.
-      ValueError: if a number is negative or not finite, where that is known statically.
+    The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
+    size of the weights.
 
     Example:
-      >>> import jax
-      >>> import jax.numpy as jnp
       >>> import lookbehind_optax as lb
       >>> import optax
-      >>> loss = lambda p: jnp.sum(p["kernel"] ** 2)
-      >>> optimizer = lb.multistep_asam(optax.sgd(0.25), rho=0.5, k=2)
-      >>> params = {"kernel": jnp.array([3.0, -4.0])}
-      >>> state = optimizer.init(params)
-      >>> grads = jax.grad(loss)(params)
-      >>> updates, state = optimizer.update(
-      ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
-      ... )
-      >>> params = optax.apply_updates(params, updates)
-      >>> print(jnp.array_str(params["kernel"], precision=3))
-      [0.765 0.199]
+      >>> optimizer = lb.multistep_asam(optax.sgd(0.1), rho=0.5, k=2)
 
     References:
-      Foret et al., `Sharpness-Aware Minimization for Efficiently Improving
-      Generalization <https://arxiv.org/abs/2010.01412>`_, 2021; Kim et al.,
-      `Exploring the Effect of Multi-step Ascent in Sharpness-Aware Minimization
-      <https://arxiv.org/abs/2302.10181>`_, 2023, for `average`
+      Kwon et al., `ASAM <https://arxiv.org/abs/2102.11600>`_, 2021
     """
+    direction = _directions.asam_direction(eta, weights=weights)
+    descent = _average(average)
     return sharpness_aware(
-        base,
-        asam_direction(eta, weights=weights),
-        rho,
-        k,
-        descent=_descent(average),
-        mask=mask,
-        axis_name=axis_name,
+        base, direction, descent, rho, k, mask=mask, axis_name=axis_name
     )
 
 
 def lookbehind_sam(
-    base: optax.GradientTransformation,
+    base: Base,
     rho: ScalarOrSchedule = 0.05,
     k: int = 2,
-    alpha: ScalarOrSchedule | _alpha.AdaptiveAlpha = 0.5,
+    alpha: Alpha = None,
     *,
+    pullback: str = "none",
     reuse_gradients: bool = True,
-    mask: Mask | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> optax.GradientTransformationExtraArgs:
+    mask: Mask = None,
+    axis_name: AxisName = None,
+) -> Optimizer:
     r"""Lookbehind over SAM: k steps back, 1 step forward.
 
     .. math::
@@ -328,8 +242,15 @@ def lookbehind_sam(
       k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
         optimizer.
       alpha: α ≥ 0, the step of the slow weights; a scalar, a schedule that counts
-        steps, or `adaptive_alpha()`. One step moves them by about α k times what the
-        base optimizer alone would, so keep α k (or the learning rate) in mind.
+        steps, or `adaptive_alpha()`. By default 1/k. Without momentum in the base, a
+        step is about α k times as long as the base optimizer's. With momentum β it is
+        longer, since the velocity advances k times and α doesn't take it back: on a
+        quadratic with β = 0.9 the largest stable learning rate (times the curvature) is
+        3.8 for SGD, and at α = 1/k 0.42 (k = 2), 0.28 (5) and 0.27 (10).
+      pullback: "none" leaves the base's momentum and moments where k updates have taken
+        them (the paper); "pullback" takes them back with the weights, by α, from where
+        they were before the climb (1.95, 0.86 and 0.51 above); "reset" gives them their
+        initial values. Counts and schedules are left alone.
       reuse_gradients: whether a gradient serves both to descend and, next, to ascend.
         If not, inner step i takes both from `grad_fn(·, i)`, as the paper does where
         it switches the minibatch inside the loop: 2k gradients a step.
@@ -344,7 +265,7 @@ def lookbehind_sam(
       `sharpness_aware`. A step costs k + 1 gradients.
 
     Raises:
-      TypeError: if an argument has the wrong type.
+      TypeError: if a number has the wrong type.
       ValueError: if a number is negative or not finite, where that is known statically.
 
     Example:
@@ -368,13 +289,14 @@ def lookbehind_sam(
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024, Algorithm 1
     """
+    direction = _directions.sam_direction()
+    descent = _descents.every_descent(alpha, pullback=pullback)
     return sharpness_aware(
         base,
-        sam_direction(),
+        direction,
+        descent,
         rho,
         k,
-        alpha,
-        descent="every",
         reuse_gradients=reuse_gradients,
         mask=mask,
         axis_name=axis_name,
@@ -382,93 +304,227 @@ def lookbehind_sam(
 
 
 def lookbehind_asam(
-    base: optax.GradientTransformation,
+    base: Base,
     rho: ScalarOrSchedule = 0.5,
     k: int = 2,
-    alpha: ScalarOrSchedule | _alpha.AdaptiveAlpha = 0.5,
+    alpha: Alpha = None,
     eta: jax.typing.ArrayLike = 0.01,
     *,
+    pullback: str = "none",
     reuse_gradients: bool = True,
-    mask: Mask | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-    weights: Callable[[tuple, jax.Array], bool] | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    r"""Lookbehind over ASAM: k steps back, 1 step forward.
+    mask: Mask = None,
+    axis_name: AxisName = None,
+    weights: Weights = None,
+) -> Optimizer:
+    r"""Lookbehind over ASAM: as `lookbehind_sam`, in a ball that stretches.
 
-    .. math::
-        p_i = p_{i-1} + \rho \frac{T^2 g_{i-1}}{\lVert T g_{i-1} \rVert_2}, \qquad
-        g_i = \nabla L_d(p_i), \qquad
-        f_i = f_{i-1} + A(g_i, f_{i-1})
-
-    for i = 1, ..., k, from :math:`p_0 = f_0 = \phi`, with T = :math:`|p_{i-1}|` + η on
-    weights and 1 on biases; then the slow weights, which are the parameters, follow:
-    :math:`\phi \leftarrow \phi + \alpha (f_k - \phi)`. With k = 1 and α = 1 this is
-    ASAM.
-
-    Args:
-      base: the base optimizer A, any Optax optimizer. Its momentum and moments advance
-        k times a step, weight decay acts on the fast weights, and schedules inside it
-        tick once a step.
-      rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
-        scalar or a schedule that counts steps.
-      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
-        optimizer.
-      alpha: α ≥ 0, the step of the slow weights; a scalar, a schedule that counts
-        steps, or `adaptive_alpha()`. One step moves them by about α k times what the
-        base optimizer alone would, so keep α k (or the learning rate) in mind.
-      eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
-      reuse_gradients: whether a gradient serves both to descend and, next, to ascend.
-        If not, inner step i takes both from `grad_fn(·, i)`, as the paper does where
-        it switches the minibatch inside the loop: 2k gradients a step.
-      mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
-        parameters; all by default.
-      axis_name: a named axis over which descent gradients are averaged while ascent
-        gradients stay local (m-SAM).
-      weights: tells weights from biases, see `asam_direction`.
-
-    Returns:
-      A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`, see
-      `sharpness_aware`. A step costs k + 1 gradients.
-
-    Raises:
-      TypeError: if an argument has the wrong type.
-      ValueError: if a number is negative or not finite, where that is known statically.
+    The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
+    size of the weights.
 
     Example:
-      >>> import jax
-      >>> import jax.numpy as jnp
       >>> import lookbehind_optax as lb
       >>> import optax
-      >>> loss = lambda p: jnp.sum(p["kernel"] ** 2)
-      >>> optimizer = lb.lookbehind_asam(optax.sgd(0.25), rho=0.5, k=2, alpha=0.5)
-      >>> params = {"kernel": jnp.array([3.0, -4.0])}
-      >>> state = optimizer.init(params)
-      >>> grads = jax.grad(loss)(params)
-      >>> updates, state = optimizer.update(
-      ...     grads, state, params, grad_fn=lambda p, i: jax.grad(loss)(p)
-      ... )
-      >>> params = optax.apply_updates(params, updates)
-      >>> print(jnp.array_str(params["kernel"], precision=3))
-      [ 0.948 -0.464]
+      >>> optimizer = lb.lookbehind_asam(optax.sgd(0.1), rho=0.5, k=2, alpha=0.5)
 
     References:
-      Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
-      <https://arxiv.org/abs/2307.16704>`_, 2024, Algorithm 1
+      Mordido et al., `Lookbehind-SAM <https://arxiv.org/abs/2307.16704>`_, 2024
     """
+    direction = _directions.asam_direction(eta, weights=weights)
+    descent = _descents.every_descent(alpha, pullback=pullback)
     return sharpness_aware(
         base,
-        asam_direction(eta, weights=weights),
+        direction,
+        descent,
         rho,
         k,
-        alpha,
-        descent="every",
         reuse_gradients=reuse_gradients,
         mask=mask,
         axis_name=axis_name,
     )
 
 
-def _descent(average):
-    _checks.check_boolean("average", average)
-    return "mean" if average else "last"
+def gsam(
+    base: Base,
+    rho: ScalarOrSchedule = 0.05,
+    alpha: ScalarOrSchedule = 0.4,
+    *,
+    mask: Mask = None,
+    axis_name: AxisName = None,
+) -> Optimizer:
+    r"""Surrogate-gap SAM: also closes the gap from the loss to the perturbed loss.
+
+    .. math::
+        g_s = \nabla L_d\Bigl(\phi + \rho \frac{g}{\lVert g \rVert_2}\Bigr), \qquad
+        \phi \leftarrow \phi + A(g_s - \alpha\, g_\perp, \phi), \qquad
+        g_\perp = g - \frac{\langle g, g_s \rangle}{\lVert g_s \rVert_2^2}\, g_s
+
+    with g the clean gradient at the parameters φ. The paper lets ρ follow the learning
+    rate: pass a schedule for that.
+
+    Args:
+      base: the base optimizer A, any Optax optimizer.
+      rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
+        or a schedule that counts steps.
+      alpha: α ≥ 0, the share of the clean gradient's part orthogonal to the perturbed
+        one that is taken off; a scalar or a schedule that counts steps.
+      mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
+        parameters; all by default.
+      axis_name: a named axis over which descent gradients are averaged while ascent
+        gradients stay local (m-SAM).
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`, see `sharpness_aware`. A step
+      costs 2 gradients.
+
+    Raises:
+      TypeError: if a number has the wrong type.
+      ValueError: if a number is out of its range, where that is known statically.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> loss = lambda p: jnp.sum(jnp.array([1.0, 4.0]) * p**2) / 2
+      >>> optimizer = lb.gsam(optax.sgd(0.25), rho=0.5)
+      >>> params = jnp.array([3.0, 1.0])  # the gradient is (3, 4)
+      >>> updates, state = optimizer.update(
+      ...     jnp.array([3.0, 4.0]), optimizer.init(params), params, value_fn=loss
+      ... )
+      >>> print(jnp.array_str(updates, precision=3))
+      [-0.777 -1.428]
+
+    References:
+      Zhuang et al., `Surrogate Gap Minimization Improves Sharpness-Aware Training
+      <https://arxiv.org/abs/2203.08065>`_, 2022, Algorithm 1
+    """
+    direction = _directions.sam_direction()
+    descent = _descents.surrogate_gap_descent(alpha)
+    return sharpness_aware(
+        base, direction, descent, rho, mask=mask, axis_name=axis_name
+    )
+
+
+def wsam(
+    base: Base,
+    rho: ScalarOrSchedule = 0.05,
+    gamma: jax.typing.ArrayLike = 0.9,
+    *,
+    mask: Mask = None,
+    axis_name: AxisName = None,
+) -> Optimizer:
+    r"""Weighted SAM: descend along the loss plus a multiple of its sharpness.
+
+    .. math::
+        g_s = \nabla L_d\Bigl(\phi + \rho \frac{g}{\lVert g \rVert_2}\Bigr), \qquad
+        \phi \leftarrow \phi +
+        A\Bigl(g + \frac{\gamma}{1 - \gamma} (g_s - g), \phi\Bigr)
+
+    with g the clean gradient at the parameters φ. This is the coupled form, in which
+    the base optimizer sees the sum.
+
+    Args:
+      base: the base optimizer A, any Optax optimizer.
+      rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
+        or a schedule that counts steps.
+      gamma: 0 ≤ γ < 1, the weight of the sharpness; 1/2 gives SAM.
+      mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
+        parameters; all by default.
+      axis_name: a named axis over which descent gradients are averaged while ascent
+        gradients stay local (m-SAM).
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`, see `sharpness_aware`. A step
+      costs 2 gradients.
+
+    Raises:
+      TypeError: if a number has the wrong type.
+      ValueError: if a number is out of its range, where that is known statically.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> loss = lambda p: jnp.sum(jnp.array([1.0, 4.0]) * p**2) / 2
+      >>> optimizer = lb.wsam(optax.sgd(0.25), rho=0.5)
+      >>> params = jnp.array([3.0, 1.0])  # the gradient is (3, 4)
+      >>> updates, state = optimizer.update(
+      ...     jnp.array([3.0, 4.0]), optimizer.init(params), params, value_fn=loss
+      ... )
+      >>> print(jnp.array_str(updates, precision=3))
+      [-1.425 -4.6  ]
+
+    References:
+      Yue et al., `Sharpness-Aware Minimization Revisited: Weighted Sharpness as a
+      Regularization Term <https://arxiv.org/abs/2305.15817>`_, 2023, Algorithm 1
+    """
+    direction = _directions.sam_direction()
+    descent = _descents.weighted_descent(gamma)
+    return sharpness_aware(
+        base, direction, descent, rho, mask=mask, axis_name=axis_name
+    )
+
+
+def friendly_sam(
+    base: Base,
+    rho: ScalarOrSchedule = 0.05,
+    sigma: jax.typing.ArrayLike = 1.0,
+    decay: jax.typing.ArrayLike = 0.9,
+    *,
+    mask: Mask = None,
+    axis_name: AxisName = None,
+) -> Optimizer:
+    r"""Friendly SAM: climbs along what is special to the minibatch.
+
+    .. math::
+        p = \phi + \rho \frac{g - \sigma m}{\lVert g - \sigma m \rVert_2}, \qquad
+        \phi \leftarrow \phi + A(\nabla L_d(p), \phi), \qquad
+        m \leftarrow \lambda m + (1 - \lambda) g
+
+    with g the clean gradient at the parameters φ, and m its average over the steps
+    before, from 0.
+
+    Args:
+      base: the base optimizer A, any Optax optimizer.
+      rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
+        or a schedule that counts steps.
+      sigma: σ ≥ 0, the share of the average that is taken off the gradient.
+      decay: 0 ≤ λ < 1, of the average.
+      mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
+        parameters; all by default.
+      axis_name: a named axis over which descent gradients are averaged while ascent
+        gradients stay local (m-SAM).
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`, see `sharpness_aware`. A step
+      costs 2 gradients.
+
+    Raises:
+      TypeError: if a number has the wrong type.
+      ValueError: if a number is out of its range, where that is known statically.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import lookbehind_optax as lb
+      >>> import optax
+      >>> loss = lambda p: jnp.sum(jnp.array([1.0, 4.0]) * p**2) / 2
+      >>> optimizer = lb.friendly_sam(optax.sgd(0.25), rho=0.5)
+      >>> params = jnp.array([3.0, 1.0])  # the gradient is (3, 4)
+      >>> updates, state = optimizer.update(
+      ...     jnp.array([3.0, 4.0]), optimizer.init(params), params, value_fn=loss
+      ... )
+      >>> print(jnp.array_str(updates, precision=3))
+      [-0.825 -1.4  ]
+
+    References:
+      Li et al., `Friendly Sharpness-Aware Minimization
+      <https://arxiv.org/abs/2403.12350>`_, 2024, Algorithm 1
+    """
+    direction = _directions.friendly_direction(sigma, decay)
+    descent = _descents.last_descent()
+    return sharpness_aware(
+        base, direction, descent, rho, mask=mask, axis_name=axis_name
+    )
+
+
+def _average(average):
+    return _descents.mean_descent() if average else _descents.last_descent()

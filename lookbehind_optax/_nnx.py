@@ -1,13 +1,17 @@
 """The step for Flax NNX's modules and `nnx.Optimizer`."""
 
 from collections.abc import Callable
+import dataclasses
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _aux
+from lookbehind_optax import _replay
 from lookbehind_optax import _step
+from lookbehind_optax import _trees
 
 
 def nnx_step(
@@ -31,7 +35,8 @@ def nnx_step(
         u, s \leftarrow A(g, s, \phi;\ L_d, \nabla L_d), \qquad
         \phi \leftarrow \phi + u
 
-    It replaces `nnx.value_and_grad` and `optimizer.update`. Call it inside `nnx.jit`.
+    It replaces `nnx.value_and_grad`, and calls `optimizer.update` with the clean
+    gradient, so that what a subclass adds to it is done, too. Call it inside `nnx.jit`.
     What else the forward pass changes in the model (BatchNorm's statistics, counters of
     random streams) is changed by the clean pass alone: all evaluations of a step start
     from the same, and share dropout masks. Where the batch is split, floating-point
@@ -43,7 +48,7 @@ def nnx_step(
         says what the parameters are.
       loss_fn: from `(model, *args, **kwargs)` to the loss, a real scalar, or with
         `has_aux` to a pair of it and anything else.
-      *args: the batch.
+      *args: the batch; and `nnx.Rngs`, which advance once a step, as the model's do.
       has_aux: as for `make_step`.
       dynamic_scale: as for the step of `make_step`. Where a gradient overflows, model
         and optimizer stay as they are.
@@ -62,7 +67,7 @@ def nnx_step(
 
     Raises:
       TypeError: as `make_step`.
-      ValueError: as `make_step`, and if the optimizer was made for another model.
+      ValueError: as `make_step`.
 
     Example:
       >>> from flax import nnx
@@ -88,64 +93,96 @@ def nnx_step(
     """
     from flax import nnx
 
-    if isinstance(model, nnx.State):
-        raise TypeError("model must be an NNX module; got an nnx.State of one.")
-    _checks.check_instance("optimizer", optimizer, nnx.Optimizer)
-    _check_arguments((args, kwargs), (nnx.Rngs, nnx.RngStream))
-    _checks.check_function("loss_fn", loss_fn)
-    _checks.check_boolean("has_aux", has_aux)
-    filters = optimizer.wrt, _is_key, ...
-    graphdef, params, keys, rest = nnx.split(model, *filters)
-    params, keys, rest = nnx.as_pure((params, keys, rest))
-    opt_state = nnx.as_pure(optimizer.opt_state)
-    _checks.check_belongs(optimizer.tx, opt_state, params)
-
-    def pure_loss(params, *args, of_model, **kwargs):
-        copy = nnx.merge(graphdef, params, *of_model)
-        loss, aux = _checks.check_aux(loss_fn(copy, *args, **kwargs), has_aux)
-        # Keys may be folded, and of a random stream only the counter changes in use.
-        _, _, _, rest = nnx.split(copy, *filters)
-        return loss, aux, rest
-
-    step = _step.make_carrying_step(
+    (args, kwargs), streams = _without_streams((args, kwargs))
+    everything = (model, streams)
+    before = nnx.as_pure(nnx.state((everything, optimizer)))
+    variables = nnx.state(model, optimizer.wrt)
+    params, opt_state = nnx.as_pure((variables, optimizer.opt_state))
+    pure_loss, of_model = _split(everything, optimizer.wrt, loss_fn, has_aux)
+    step = _step.make_step(
         pure_loss,
-        optimizer.tx,
+        _replay.recording(optimizer.tx),
+        has_aux=True,
         switch_minibatches=switch_minibatches,
         micro_batches=micro_batches,
         m=m,
         axis_name=axis_name,
         fresh_keys=fresh_keys,
     )
-    params, opt_state, out, carried = step(
-        params,
-        opt_state,
-        *args,
-        dynamic_scale=dynamic_scale,
-        of_model=(keys, rest),
-        **kwargs,
-    )
-    count = optimizer.step[...] + 1
+    recorded = _replay.start(params, opt_state)
+    kwargs |= {"dynamic_scale": dynamic_scale, "of_model": of_model}
+    _, recorded, out = step(params, recorded, *args, **kwargs)
+    aux, state = out.aux
+    nnx.update(everything, state.value)
+    tx, optimizer.tx = optimizer.tx, _replay.replaying(recorded)
+    try:
+        optimizer.update(model, _like(variables, recorded.grads))
+    finally:
+        optimizer.tx = tx
     if out.finite is not None:
-        carried, count = _step.keep_if(
-            out.finite, (carried, count), (nnx.state(model), optimizer.step[...])
-        )
-    nnx.update(model, params, carried)
-    nnx.update(optimizer.opt_state, nnx.state(opt_state))
-    optimizer.step[...] = count
-    return out
+        after = nnx.as_pure(nnx.state((everything, optimizer)))
+        nnx.update((everything, optimizer), _step.keep_if(out.finite, after, before))
+    return out._replace(aux=aux)
+
+
+def _split(everything, wrt, loss_fn, has_aux):
+    """The loss as a pure function of the parameters, and what else it takes."""
+    from flax import nnx
+
+    def is_param(path, variable):  # the model is the first of `everything`
+        return path[0] == 0 and nnx.filterlib.to_predicate(wrt)(path[1:], variable)
+
+    graphdef, like, *of_model = nnx.split(everything, is_param, _is_key, ...)
+
+    def pure_loss(params, *args, of_model, **kwargs):
+        copy = nnx.merge(graphdef, _like(nnx.as_pure(like), params), *of_model)
+        args, kwargs = _with_streams((args, kwargs), copy[1])
+        loss, aux = _aux.pair(loss_fn(copy[0], *args, **kwargs), has_aux)
+        # Keys may be folded, and of a random stream only the counter changes in use.
+        *_, rest = nnx.split(copy, is_param, _is_key, ...)
+        return loss, (aux, _aux.ModelState(rest))
+
+    return pure_loss, nnx.as_pure(tuple(of_model))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """Stands for random stream number `index` among the arguments of a loss."""
+
+    index: int
+
+
+def _without_streams(arguments):
+    """The arguments with a `_Stream` for each random stream, and the streams."""
+    from flax import nnx
+
+    def is_stream(x):
+        return isinstance(x, (nnx.Rngs, nnx.RngStream))
+
+    def take(x):
+        return _Stream(next(indices)) if is_stream(x) else x
+
+    indices = itertools.count()
+    rest = jax.tree.map(take, arguments, is_leaf=is_stream)
+    return rest, _trees.nodes(arguments, (nnx.Rngs, nnx.RngStream))
+
+
+def _with_streams(arguments, streams):
+    def is_taken(x):
+        return isinstance(x, _Stream)
+
+    def put(x):
+        return streams[x.index] if is_taken(x) else x
+
+    return jax.tree.map(put, arguments, is_leaf=is_taken)
+
+
+def _like(tree, values):
+    """The values in the structure of a tree with as many leaves in the same order."""
+    return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(values))
 
 
 def _is_key(path, variable):
     dtype = getattr(variable, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _check_arguments(arguments, stateful):
-    def is_stateful(node):
-        return isinstance(node, stateful)
-
-    if any(map(is_stateful, jax.tree.leaves(arguments, is_leaf=is_stateful))):
-        raise TypeError(
-            "args must hold no nnx.Rngs, whose counters the loss would change: keep "
-            "them in the model, or pass a key and make the nnx.Rngs in the loss."
-        )

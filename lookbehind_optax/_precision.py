@@ -29,8 +29,14 @@ def widen(tree):
 
 
 def is_float(x):
-    """Whether it is of a real or complex floating-point dtype."""
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    """Whether it is an array of a real or complex floating-point dtype."""
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+
+def floats(tree):
+    """The tree with None in place of what isn't a floating-point array."""
+    return jax.tree.map(lambda x: x if is_float(x) else None, tree)
 
 
 def norm(tree):
@@ -38,13 +44,24 @@ def norm(tree):
     return jnp.asarray(optax.tree.norm(widen(tree)), wide_dtype(tree))
 
 
-def cosine(a, b, eps=1e-8):
-    """cos of the angle between two trees, each norm clamped at `eps` from below."""
+def dot(a, b):
+    """Re⟨a, b⟩ over all leaves, a scalar of the trees' wide dtype."""
     products = jax.tree.map(
         lambda x, y: jnp.sum((jnp.conj(x) * y).real), widen(a), widen(b)
     )
-    norms = jnp.maximum(norm(a), eps) * jnp.maximum(norm(b), eps)
-    return optax.tree.sum(products) / norms
+    return optax.tree.sum(products)
+
+
+def cosine(a, b, eps=1e-8):
+    """cos of the angle between two trees, each norm clamped at `eps` from below."""
+    return dot(a, b) / (jnp.maximum(norm(a), eps) * jnp.maximum(norm(b), eps))
+
+
+def interpolate(start, end, alpha):
+    """start + α (end − start) for two arrays, in float32 or wider."""
+    wide_start, wide_end = widen((start, end))
+    a = jnp.asarray(alpha, wide_end.dtype)
+    return (wide_start + a * (wide_end - wide_start)).astype(start.dtype)
 
 
 def cast_like(tree, like):

@@ -1,20 +1,31 @@
 """From a loss to a training step, for any Optax optimizer."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lookbehind_optax import _aux
 from lookbehind_optax import _axis
-from lookbehind_optax import _checks
+from lookbehind_optax import _batch
 from lookbehind_optax import _climb
 from lookbehind_optax import _evaluation
+from lookbehind_optax import _groups
 from lookbehind_optax import _keys
-from lookbehind_optax import _oracle
+from lookbehind_optax import _loss
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
+from lookbehind_optax import _trees
+
+Params = TypeVar("Params")
+OptState = TypeVar("OptState")
 
 
 class StepOutput(NamedTuple):
@@ -41,8 +52,24 @@ class StepOutput(NamedTuple):
     grad_norm: jax.Array
     perturbed_loss: jax.Array
     alpha: jax.Array
-    finite: jax.Array | None
-    dynamic_scale: Any
+    finite: jax.Array | None = None
+    dynamic_scale: Any = None
+
+
+class TrainStep(Protocol):
+    """A training step; parameters and state come back as the types that they were."""
+
+    def __call__(
+        self,
+        params: Params,
+        opt_state: OptState,
+        /,
+        *args: Any,
+        dynamic_scale: Any = ...,
+        **kwargs: Any,
+    ) -> tuple[Params, OptState, StepOutput]:
+        """Takes the step."""
+        ...
 
 
 def make_step(
@@ -55,7 +82,7 @@ def make_step(
     m: int | None = None,
     axis_name: Any = None,
     fresh_keys: bool = False,
-) -> Callable[..., tuple[Any, Any, StepOutput]]:
+) -> TrainStep:
     r"""Makes a training step of a loss and any Optax optimizer.
 
     .. math::
@@ -71,7 +98,9 @@ def make_step(
     In `step(params, opt_state, *args, **kwargs)`, positional arguments are the batch:
     arrays, or trees of them, with examples along the leading axis. What is the same
     for all examples (keys, statistics, temperatures) goes in by keyword. Only
-    `switch_minibatches`, `micro_batches` and `m` make this difference.
+    `switch_minibatches`, `micro_batches` and `m` make this difference. Leaves of the
+    parameters that aren't floating-point arrays, such as those of an Equinox module,
+    stay as they are.
 
     Args:
       loss_fn: from `(params, *args, **kwargs)` to the loss, a real scalar. Where the
@@ -82,7 +111,7 @@ def make_step(
       switch_minibatches: whether the batch carries k minibatches on a further leading
         axis, one for each inner step of a sharpness-aware optimizer. The clean
         gradient is that of minibatch 0. The ascent of inner step i then takes the
-        gradient met before it: k + 1 gradients. Or, with `reuse_gradients=False` in
+        gradient before it: k + 1 gradients. Or, with `reuse_gradients=False` in
         the optimizer, it takes that of minibatch i: 2k gradients, as in the paper.
       micro_batches: into how many parts each evaluation splits its batch, one after
         the other in memory; n parts take the examples j, j + n, j + 2n, ...
@@ -90,29 +119,32 @@ def make_step(
         perturbation, the descent follows the mean over groups. The optimizer's
         `axis_name` must be the one given here. To an optimizer that doesn't climb, m
         makes no difference.
-      axis_name: the axis of the groups; with m, a name for the axis that the step
-        makes. Without m, an axis that is there already, of the `jax.shard_map` or
-        `jax.vmap` around the step: each of its members is a group.
-      fresh_keys: whether each evaluation has PRNG keys of its own: inner step i folds
-        i + 1 into those (made by `jax.random.key`) among the arguments. By default
-        one dropout mask serves all evaluations of a step.
+      axis_name: with m, a name for the axis of groups that the step makes. Without
+        m, an axis that is there already, of the `jax.shard_map`, `jax.pmap` or
+        `jax.vmap` around the step, over which loss, aux and gradients are averaged.
+        Perturbations are those of the whole batch, the same everywhere, unless the
+        optimizer has this `axis_name`, too: then each member of the axis is a group.
+      fresh_keys: whether each evaluation has PRNG keys of its own: evaluation n of the
+        step, counted from the clean one as 0, folds n into those (made by
+        `jax.random.key`) among the arguments. By default one dropout mask serves all
+        evaluations of a step.
 
     Returns:
       `step(params, opt_state, *args, dynamic_scale=None, **kwargs)`, which returns new
       parameters, a new state, and a :class:`StepOutput`. Micro-batches and members of
       the axis fold their number into PRNG keys; loss and aux are averaged over them, so
-      the aux must hold floating-point means. `dynamic_scale` is Flax's `DynamicScale`,
-      or what has its `scale` and `value_and_grad`: its scale multiplies the loss of
-      every evaluation, for gradients of parameters in float32. Where one overflows,
-      parameters and state stay as they are, and the scale falls.
+      the aux must hold floating-point means (or a :class:`ModelState`). `dynamic_scale`
+      is Flax's `DynamicScale`, or what has its `scale` and `value_and_grad`: its scale
+      multiplies the loss of every evaluation, for gradients of parameters in float32.
+      Where one overflows, parameters and state stay as they are, and the scale falls.
 
     Raises:
-      TypeError: if an argument has the wrong type; `step` raises it for a loss that
-        isn't a real scalar, an aux that doesn't match `has_aux` or that can't be
-        averaged.
+      TypeError: if a number is no integer; `step` raises it for a loss that isn't a
+        real scalar, an aux that doesn't match `has_aux` or that can't be averaged.
       ValueError: if `micro_batches` or `m` is less than 1, or `m` has no `axis_name`;
-        `step` raises it for a batch that can't be split as told, an axis that isn't
-        there, and an optimizer with another k or `axis_name`.
+        `step` raises it for a batch that can't be split as asked for, an axis that
+        isn't there, an optimizer with another k or `axis_name`, and a sharpness-aware
+        optimizer that doesn't get the gradient as it is.
 
     Example:
       >>> import jax
@@ -133,53 +165,9 @@ def make_step(
       <https://arxiv.org/abs/2307.16704>`_, 2024; Section 6.2 for switched minibatches,
       appendix A.8 for m-SAM
     """
-    _checks.check_function("loss_fn", loss_fn)
-    _checks.check_boolean("has_aux", has_aux)
-
-    def with_carried(*args, **kwargs):
-        return *_checks.check_aux(loss_fn(*args, **kwargs), has_aux), ()
-
-    carrying_step = make_carrying_step(
-        with_carried,
-        optimizer,
-        switch_minibatches=switch_minibatches,
-        micro_batches=micro_batches,
-        m=m,
-        axis_name=axis_name,
-        fresh_keys=fresh_keys,
-    )
-
-    def step(params, opt_state, *args, dynamic_scale=None, **kwargs):
-        return carrying_step(
-            params, opt_state, *args, dynamic_scale=dynamic_scale, **kwargs
-        )[:3]
-
-    return step
-
-
-def make_carrying_step(
-    loss_fn,
-    optimizer,
-    *,
-    switch_minibatches=False,
-    micro_batches=1,
-    m=None,
-    axis_name=None,
-    fresh_keys=False,
-):
-    """`make_step` for a loss that returns `(loss, aux, carried)`.
-
-    What is carried comes from the clean pass and is the step's fourth result. Its
-    floating-point leaves are averaged as those of the aux; others, such as counters,
-    are taken from the first micro-batch.
-    """
-    _checks.check_transformation("optimizer", optimizer, "optax.sgd(0.1)")
-    _checks.check_boolean("switch_minibatches", switch_minibatches)
-    _checks.check_count("micro_batches", micro_batches, minimum=1)
-    _checks.check_axis_name(axis_name)
-    _checks.check_boolean("fresh_keys", fresh_keys)
+    _numbers.check_count("micro_batches", micro_batches, minimum=1)
     if m is not None:
-        _checks.check_count("m", m, minimum=1)
+        _numbers.check_count("m", m, minimum=1)
         if not isinstance(axis_name, str):
             raise ValueError(
                 "m needs an axis_name, one name, the same in the optimizer: "
@@ -187,142 +175,128 @@ def make_carrying_step(
                 f'axis_name="group"); got {axis_name!r}.'
             )
     optimizer = optax.with_extra_args_support(optimizer)
-
-    def step_of_one_group(params, opt_state, batch, context, dynamic_scale):
-        if axis_name is not None:
-            batch, context = _keys.fold((batch, context), _axis.index(axis_name))
-
-        def evaluate(p, i=None, batch=batch, **options):  # no i in the clean pass
-            if switch_minibatches:
-                batch = jax.tree.map(lambda x: x[0 if i is None else i], batch)
-            keywords = context
-            if fresh_keys and i is not None:
-                batch, keywords = _keys.fold((batch, keywords), i + 1)
-            options = {"dynamic_scale": dynamic_scale, **options}
-            return _evaluation.evaluate(
-                loss_fn, p, batch, keywords, micro_batches=micro_batches, **options
-            )
-
-        climbed = []  # filled while tracing
-
-        def value_and_grad(p, i):
-            climbed.append(True)
-            evaluation = evaluate(p, i)
-            return evaluation.loss, evaluation.grads
-
-        def grad_fn(p, i):
-            p = _axis.local(axis_name, p)
-            return _axis.mean(axis_name, evaluate(p, i).grads)
-
-        def mean_loss(p):
-            return _axis.mean(axis_name, evaluate(p, differentiate=False).loss)
-
-        if axis_name is not None:  # the gradient of a mean over an axis is a local one
-            mean_loss = _with_gradient(mean_loss, lambda p: grad_fn(p, None))
-
-        # The keywords are others' arguments, which a line search hands to value_fn.
-        def value_fn(p, *, grad_fn=None, oracle=None):
-            return mean_loss(p)
-
-        local = _axis.local(axis_name, params)
-        clean = evaluate(local)
-        if micro_batches > 1 or m is not None:
-
-            def of_twice():
-                twice = jax.tree.map(lambda x: jnp.concatenate([x, x], leading), batch)
-                return evaluate(local, batch=twice, differentiate=False)
-
-            _checks.check_means("aux", clean.aux, lambda: of_twice().aux)
-            _checks.check_means(
-                "the model",
-                _axis.floats(clean.carried),
-                lambda: _axis.floats(of_twice().carried),
-            )
-        loss = _axis.mean(axis_name, clean.loss)
-        climbs = bool(_climb.states(opt_state))
-        # A sharpness-aware member ascends along gradients of its group alone.
-        grads = clean.grads if climbs else _axis.mean(axis_name, clean.grads)
-        extra_args = {"grad_fn": grad_fn}
-        if not _holds(opt_state, optax.contrib.SAMState):  # which takes nothing else
-            minibatches = None
-            if switch_minibatches:
-                minibatches = len(jax.tree.leaves(batch)[0])
-            extra_args |= {
-                "value": loss,
-                "grad": grads,
-                "value_fn": value_fn,
-                "oracle": _oracle.Oracle(value_and_grad, minibatches, axis_name),
-            }
-        updates, new_state = optimizer.update(grads, opt_state, params, **extra_args)
-        new_params = optax.apply_updates(params, updates)
-
-        grad_norm = _precision.norm(grads).astype(jnp.float32)
-        perturbed_loss, alpha = loss.astype(jnp.float32), jnp.float32(1.0)
-        for member in _climb.states(new_state):
-            grad_norm, alpha = member.grad_norm, member.alpha
-            perturbed_loss = member.perturbed_loss if climbed else perturbed_loss
-        finite = None
-        if dynamic_scale is not None:
-            # After an overflow on the climb, all that follows on it is NaN.
-            finite = _evaluation.is_finite((clean.grads, perturbed_loss, updates))
-            finite = _axis.everywhere(axis_name, finite)
-            dynamic_scale = _rescaled(dynamic_scale, finite)
-            new_params, new_state = keep_if(
-                finite, (new_params, new_state), (params, opt_state)
-            )
-        aux, carried = _axis.mean_of_floats(axis_name, (clean.aux, clean.carried))
-        out = StepOutput(
-            loss, aux, grad_norm, perturbed_loss, alpha, finite, dynamic_scale
-        )
-        return new_params, new_state, out, carried
-
     leading = 1 if switch_minibatches else 0  # the axis of the examples
 
-    def step(params, opt_state, *args, dynamic_scale=None, **kwargs):
-        _checks.check_params(params)
-        if dynamic_scale is not None:
-            _checks.check_dynamic_scale(dynamic_scale)
-        if fresh_keys and not _keys.present((args, kwargs)):
-            raise ValueError(
-                "fresh_keys needs a PRNG key among the arguments of the step, made by "
-                "jax.random.key (those of jax.random.PRNGKey look like any integers)."
-            )
-        if switch_minibatches and not _climb.states(opt_state):
-            raise ValueError(
-                "switch_minibatches needs a sharpness-aware optimizer of this library; "
-                "any other would use the first minibatch alone."
-            )
+    def step(params, opt_state, /, *args, dynamic_scale=None, **kwargs):
+        _check_call(opt_state, (args, kwargs), switch_minibatches, fresh_keys)
+        trainable = _params.trainable(params)
+
+        def loss_of(trainable, *args, **kwargs):
+            whole = _params.merge(trainable, params)
+            return _aux.pair(loss_fn(whole, *args, **kwargs), has_aux)
+
+        evaluator = _evaluation.Evaluator(
+            loss_of, switch_minibatches, micro_batches, fresh_keys, dynamic_scale
+        )
+        run = functools.partial(_step_of_group, evaluator, optimizer, axis_name, m)
         if switch_minibatches or micro_batches > 1 or m is not None:
-            args = jax.tree.map(jnp.asarray, args)
-            examples = _checks.check_batch(args, leading)
-            if m is not None:
-                _checks.check_divides("m", m, examples)
-                examples = m
-            _checks.check_divides("micro_batches", micro_batches, examples)
-        if m is None:
-            return step_of_one_group(params, opt_state, args, kwargs, dynamic_scale)
-        groups = jax.tree.map(
-            lambda x: x.reshape(*x.shape[:leading], -1, m, *x.shape[leading + 1 :]),
-            args,
-        )
-        step_of_groups = jax.vmap(
-            step_of_one_group,
-            in_axes=(None, None, leading, None, None),
-            out_axes=None,
-            axis_name=axis_name,
-        )
-        try:
-            return step_of_groups(params, opt_state, groups, kwargs, dynamic_scale)
-        except ValueError as error:
-            if "mapped output" not in str(error):
-                raise
-            raise ValueError(
-                "with m, every group would leave a state of its own: what stands "
-                "before a sharpness-aware optimizer in a chain, or wraps it, must not "
-                "keep the gradients that come in, which are those of one group."
-            ) from error
+            args = _batch.split(args, leading, m, micro_batches)
+        if m is not None:
+            in_axes = (None, None, leading, None)
+            run = jax.vmap(run, in_axes, out_axes=None, axis_name=axis_name)
+        trainable, opt_state, out = run(trainable, opt_state, args, kwargs)
+        return _params.merge(trainable, params), opt_state, out
 
     return step
+
+
+def _step_of_group(
+    evaluator, optimizer, axis_name, m, params, opt_state, batch, context
+):
+    """The step as a member of the axis takes it, or all by itself without an axis."""
+    if axis_name is not None:
+        batch, context = _keys.fold((batch, context), _axis.index(axis_name))
+    evaluate = evaluator.with_gradient
+    if m is not None:
+        evaluate = _groups.one_after_another(evaluate, axis_name)
+
+    def at(p, i, n):
+        return evaluate(p, i, n, batch, context)
+
+    def forward(p, batch=batch):
+        return evaluator.forward(p, batch, context)
+
+    local = _axis.local(axis_name, params)
+    clean = at(local, None, 0)
+    if evaluator.micro_batches > 1 or axis_name is not None:
+        axis = 1 if evaluator.switch_minibatches else 0
+        _aux.check_means(
+            clean.aux, lambda: forward(local, _batch.twice(batch, axis)).aux
+        )
+    minibatches = None
+    if evaluator.switch_minibatches:
+        minibatches = len(jax.tree.leaves(batch)[0])
+    loss = _loss.Loss(
+        evaluate=lambda p, i, n: at(p, i, n)[:2],
+        value=clean.loss,
+        grads=clean.grads,
+        incoming=_axis.mean(axis_name, clean.grads),
+        minibatches=minibatches,
+        axis_name=axis_name,
+        m=m,
+    )
+    updates, new_state = optimizer.update(
+        loss.incoming, opt_state, params, **_extra_args(loss, forward, opt_state)
+    )
+    new = optax.apply_updates(params, updates), new_state
+    out = _output(loss, _aux.mean(axis_name, clean.aux), new_state)
+    scale = evaluator.dynamic_scale
+    if scale is None:
+        return *new, out
+    # After an overflow on the climb, all that follows on it is NaN.
+    finite = _evaluation.is_finite((clean.grads, out.perturbed_loss, updates))
+    finite = _axis.everywhere(axis_name, finite)
+    out = out._replace(finite=finite, dynamic_scale=_rescaled(scale, finite))
+    return *keep_if(finite, new, (params, opt_state)), out
+
+
+def _extra_args(loss, forward, opt_state):
+    """What optimizers may ask for beyond the gradient."""
+    if _trees.nodes(opt_state, optax.contrib.SAMState):  # which takes nothing else
+        return {"grad_fn": loss}
+
+    def mean_loss(p):
+        return _axis.mean(loss.axis_name, forward(p).loss)
+
+    if loss.axis_name is not None:  # the gradient of a mean over an axis is a local one
+        mean_loss = _with_gradient(mean_loss, lambda p: loss.everywhere(p, None, 0)[1])
+
+    # The keyword is others' argument, which a line search hands to value_fn.
+    def value_fn(p, *, grad_fn=None):
+        return mean_loss(p)
+
+    value = _axis.mean(loss.axis_name, loss.value)
+    return dict(grad_fn=loss, value=value, grad=loss.incoming, value_fn=value_fn)
+
+
+def _output(loss, aux, new_state) -> StepOutput:
+    """What the step saw, from the sharpness-aware optimizer in it if there is one."""
+    value = _axis.mean(loss.axis_name, loss.value)
+    out = StepOutput(
+        loss=value,
+        aux=aux,
+        grad_norm=_precision.norm(loss.incoming).astype(jnp.float32),
+        perturbed_loss=value.astype(jnp.float32),
+        alpha=jnp.float32(1.0),
+    )
+    for state in _trees.nodes(new_state, _climb.SharpnessAwareState):
+        seen = ("grad_norm", "perturbed_loss", "alpha")
+        out = out._replace(**{name: getattr(state, name) for name in seen})
+    return out
+
+
+def _check_call(opt_state, arguments, switch_minibatches, fresh_keys):
+    if fresh_keys and not _keys.present(arguments):
+        raise ValueError(
+            "fresh_keys needs a PRNG key among the arguments of the step, made by "
+            "jax.random.key (those of jax.random.PRNGKey look like any integers)."
+        )
+    states = _trees.nodes(opt_state, _climb.SharpnessAwareState)
+    if switch_minibatches and not states:
+        raise ValueError(
+            "switch_minibatches needs a sharpness-aware optimizer of this library; "
+            "any other would use the first minibatch alone."
+        )
 
 
 def keep_if(flag, new, old):
@@ -353,10 +327,3 @@ def _rescaled(dynamic_scale, finite):
     """The next loss scale, of the gradient of a function finite where ours were."""
     slope = jnp.where(finite, jnp.float32(1.0), jnp.float32(jnp.nan))
     return dynamic_scale.value_and_grad(lambda x: slope * x)(jnp.float32(0.0))[0]
-
-
-def _holds(opt_state, kind):
-    def is_kind(node):
-        return isinstance(node, kind)
-
-    return any(map(is_kind, jax.tree.leaves(opt_state, is_leaf=is_kind)))

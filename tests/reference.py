@@ -22,8 +22,9 @@ def norm(tree):
 class SGD:
     """PyTorch's SGD: weight decay goes into the gradient, momentum has no dampening."""
 
-    def __init__(self, lr, momentum, weight_decay):
+    def __init__(self, lr, momentum, weight_decay, nesterov=False):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.nesterov = nesterov
 
     def init(self, params):
         return tree_map(np.zeros_like, params)
@@ -31,6 +32,9 @@ class SGD:
     def step(self, g, v, f):
         g = tree_map(lambda g, f: g + self.weight_decay * f, g, f)
         v = tree_map(lambda v, g: self.momentum * v + g, v, g)
+        if self.nesterov:
+            u = tree_map(lambda v, g: -self.lr * (g + self.momentum * v), v, g)
+            return u, v
         return tree_map(lambda v: -self.lr * v, v), v
 
 
@@ -78,11 +82,64 @@ def asam(eta):
     return direction
 
 
+class Friendly:
+    """Uphill along g − σm. `follow` moves m, once a step, by the clean gradient."""
+
+    def __init__(self, sigma, decay):
+        self.sigma, self.decay, self.m = sigma, decay, None
+
+    def __call__(self, g, p):
+        if self.m is not None:
+            g = tree_map(lambda g, m: g - self.sigma * m, g, self.m)
+        return sam(g, p)
+
+    def follow(self, g):
+        m = tree_map(np.zeros_like, g) if self.m is None else self.m
+        self.m = tree_map(lambda m, g: self.decay * m + (1 - self.decay) * g, m, g)
+
+
+# What one-step methods descend along: (clean gradient, gradients met) -> gradient.
+
+
+def last(g, met):
+    del g
+    return met[-1]
+
+
+def mean(g, met):
+    del g
+    return tree_map(lambda *g: sum(g) / len(met), *met)
+
+
+def surrogate_gap(alpha):
+    """GSAM: the perturbed gradient less α of the clean one's part orthogonal to it."""
+
+    def combine(g, met):
+        g_s = met[-1]
+        inner = sum(np.sum(g[n] * g_s[n]) for n in g)
+        parallel = tree_map(lambda x: inner / norm(g_s) ** 2 * x, g_s)
+        orthogonal = tree_map(np.subtract, g, parallel)
+        return tree_map(lambda x, o: x - alpha * o, g_s, orthogonal)
+
+    return combine
+
+
+def weighted(gamma):
+    """WSAM, coupled: the gradient of L + γ/(1−γ) (L_s − L)."""
+
+    def combine(g, met):
+        sharpness = tree_map(np.subtract, met[-1], g)
+        return tree_map(lambda g, s: g + gamma / (1 - gamma) * s, g, sharpness)
+
+    return combine
+
+
 # One step of each member: (parameters, base state) -> (parameters, base state).
 
 
-def lookbehind(phi, a, grad, base, direction, rho, k, alpha):
+def lookbehind(phi, a, grad, base, direction, rho, k, alpha, pullback="none"):
     """Algorithm 1. `alpha` is a number, "global" or "per tensor"."""
+    before = a
     if k == 0:
         u, a = base.step(grad(phi, 0), a, phi)
         return tree_map(np.add, phi, u), a
@@ -98,6 +155,10 @@ def lookbehind(phi, a, grad, base, direction, rho, k, alpha):
             first = f
     displacement = tree_map(np.subtract, f, phi)
     alphas = _alphas(alpha, tree_map(np.subtract, first, phi), displacement)
+    if pullback == "pullback":  # of SGD's velocity
+        a = tree_map(lambda v, w, s: v + s * (w - v), before, a, alphas)
+    elif pullback == "reset":
+        a = tree_map(np.zeros_like, a)
     return tree_map(lambda phi, a, s: phi + a * s, phi, alphas, displacement), a
 
 
@@ -119,15 +180,35 @@ def multistep(phi, a, grad, base, direction, rho, k, average=False):
     return tree_map(np.add, phi, u), a
 
 
-def lookahead(step, k, alpha):
-    """Wraps a step of any optimizer; returns (fast, slow) after each of its steps."""
+def one_step(phi, a, grad, base, direction, rho, k, combine):
+    """k steps up, one step of the base optimizer along what `combine` makes of it."""
+    p = phi
+    met = []
+    for i in range(k):
+        d = direction(grad(p, i), p)
+        p = tree_map(lambda p, d: p + rho * d, p, d)
+        met.append(grad(p, i))
+    u, a = base.step(combine(grad(phi, 0), met), a, phi)
+    return tree_map(np.add, phi, u), a
+
+
+def lookahead(step, k, alpha=None, outer=None):
+    """Wraps a step of any optimizer; returns (fast, slow) after each of its steps.
+
+    The slow weights move by α, or by `outer`, a base optimizer of theirs.
+    """
 
     def run(phi, a, steps):
         fast = slow = phi
+        state = None if outer is None else outer.init(phi)
         for t in range(1, steps + 1):
             fast, a = step(fast, a)
-            if t % k == 0:
+            if t % k == 0 and outer is None:
                 slow = tree_map(lambda s, f: s + alpha * (f - s), slow, fast)
+            elif t % k == 0:
+                u, state = outer.step(tree_map(np.subtract, slow, fast), state, slow)
+                slow = tree_map(np.add, slow, u)
+            if t % k == 0:
                 fast = slow
             yield fast, slow
 
@@ -152,26 +233,27 @@ def _alphas(alpha, first, displacement):
 def grouped(phi, a, grads, base, direction, rho, k, alpha=1.0, uses="every"):
     """m-SAM and its kin: every group of examples climbs by itself, all descend as one.
 
-    `grads` has the gradient of each group's own loss; `uses` is "every", "last" or
-    "mean", the gradients of the climb that the base optimizer uses.
+    `grads` has the gradient of each group's own loss; `uses` is "every", for a step of
+    the base optimizer with every gradient, or what makes of each group's gradients the
+    one that it gives to the mean.
     """
     points = [phi for _ in grads]
-    met = []
+    met = [[] for _ in grads]
     f = phi
     first = None
     for i in range(k):
         for n, grad in enumerate(grads):
             d = direction(grad(points[n]), points[n])
             points[n] = tree_map(lambda p, d: p + rho * d, points[n], d)
-        descents = [grad(p) for grad, p in zip(grads, points, strict=True)]
-        met.append(tree_map(lambda *g: sum(g) / len(grads), *descents))
+            met[n].append(grad(points[n]))
         if uses == "every":
-            u, a = base.step(met[-1], a, f)
+            g = tree_map(lambda *g: sum(g) / len(grads), *(of[-1] for of in met))
+            u, a = base.step(g, a, f)
             f = tree_map(np.add, f, u)
             first = f if i == 0 else first
     if uses != "every":
-        g = met[-1] if uses == "last" else tree_map(lambda *g: sum(g) / k, *met)
-        u, a = base.step(g, a, phi)
+        own = [uses(grad(phi), of) for grad, of in zip(grads, met, strict=True)]
+        u, a = base.step(tree_map(lambda *g: sum(g) / len(grads), *own), a, phi)
         f = first = tree_map(np.add, phi, u)
     displacement = tree_map(np.subtract, f, phi)
     alphas = _alphas(alpha, tree_map(np.subtract, first, phi), displacement)

@@ -18,15 +18,18 @@ ASAM = reference.asam(0.01)
 
 # Each with the arguments of `reference.grouped` that mean the same.
 MEMBERS = {
-    "sam": (lb.sam(BASE, RHO, axis_name="group"), (reference.sam, 1, 1.0, "last")),
-    "asam": (lb.asam(BASE, RHO, axis_name="group"), (ASAM, 1, 1.0, "last")),
+    "sam": (
+        lb.sam(BASE, RHO, axis_name="group"),
+        (reference.sam, 1, 1.0, reference.last),
+    ),
+    "asam": (lb.asam(BASE, RHO, axis_name="group"), (ASAM, 1, 1.0, reference.last)),
     "multistep_sam": (
         lb.multistep_sam(BASE, RHO, K, axis_name="group"),
-        (reference.sam, K, 1.0, "last"),
+        (reference.sam, K, 1.0, reference.last),
     ),
     "multistep_asam_average": (
         lb.multistep_asam(BASE, RHO, K, average=True, axis_name="group"),
-        (ASAM, K, 1.0, "mean"),
+        (ASAM, K, 1.0, reference.mean),
     ),
     "lookbehind_sam": (
         lb.lookbehind_sam(BASE, RHO, K, 0.4, axis_name="group"),
@@ -39,6 +42,29 @@ MEMBERS = {
     "lookbehind_sam_2k": (
         lb.lookbehind_sam(BASE, RHO, K, 0.4, reuse_gradients=False, axis_name="group"),
         (reference.sam, K, 0.4, "every"),
+    ),
+    "gsam": (
+        lb.gsam(BASE, RHO, 0.7, axis_name="group"),
+        (reference.sam, 1, 1.0, reference.surrogate_gap(0.7)),
+    ),
+    "wsam": (
+        lb.wsam(BASE, RHO, 0.8, axis_name="group"),
+        (reference.sam, 1, 1.0, reference.weighted(0.8)),
+    ),
+    "friendly_sam": (
+        lb.friendly_sam(BASE, RHO, 0.9, 0.6, axis_name="group"),
+        (functools.partial(reference.Friendly, 0.9, 0.6), 1, 1.0, reference.last),
+    ),
+    "lookbehind_friendly_sam": (
+        lb.sharpness_aware(
+            BASE,
+            lb.friendly_direction(0.9, 0.6),
+            lb.every_descent(0.4),
+            RHO,
+            K,
+            axis_name="group",
+        ),
+        (functools.partial(reference.Friendly, 0.9, 0.6), K, 0.4, "every"),
     ),
 }
 
@@ -58,6 +84,9 @@ def data():
 
 def expected_trajectory(arguments, params, x, y):
     direction, k, alpha, uses = arguments
+    # Friendly-SAM's m is one for all groups.
+    friendly = direction() if isinstance(direction, functools.partial) else None
+    direction = direction if friendly is None else friendly
     base = reference.SGD(0.1, 0.9, 0.01)
     a = base.init(params)
     grad = jax.jit(jax.grad(loss))
@@ -66,9 +95,12 @@ def expected_trajectory(arguments, params, x, y):
         for n in range(GROUPS)
     ]
     for _ in range(STEPS):
+        clean = [grad(params) for grad in grads]
         params, a = reference.grouped(
             params, a, grads, base, direction, RHO, k, alpha, uses
         )
+        if friendly is not None:
+            friendly.follow(jax.tree.map(lambda *g: sum(g) / GROUPS, *clean))
         yield params
 
 
@@ -142,12 +174,18 @@ def test_a_stateful_direction_under_vmap(x64):
         ),
     )
     optimizer = lb.sharpness_aware(
-        BASE, optax.chain(shared, lb.sam_direction()), RHO, 2, axis_name="group"
+        BASE,
+        optax.chain(shared, lb.sam_direction()),
+        lb.last_descent(),
+        RHO,
+        2,
+        axis_name="group",
     )
     params, x, y = data()
     params = jax.tree.map(jnp.asarray, params)
     _, state = jax.jit(vmapped(optimizer))(params, optimizer.init(params), x, y)
-    assert (state.direction_state[0].ema["kernel"] != 0).all()
+    direction_state = state.direction_state.inner_states["perturbed"].inner_state
+    assert (direction_state[0].ema["kernel"] != 0).all()
 
 
 def test_gradients_summed_already_are_refused(x64):

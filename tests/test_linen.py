@@ -16,7 +16,7 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.lenient import lenient
-from tests.test_step import MEMBERS
+from tests.members import FEW as MEMBERS
 from tests.test_step import without_perturbed_loss
 
 SGD = optax.sgd(0.1, momentum=0.9)
@@ -200,40 +200,121 @@ def test_a_whole_step_lowers_for_accelerators(name, platform):
 
     module = jax.export.export(step, platforms=[platform])(leaves, *batch())
     text = module.mlir_module()
-    loops = name in ("multistep_sam", "multistep_asam_average", "lookbehind_sam")
-    loops |= name in ("lookbehind_asam_adaptive",)
+    loops = name.startswith(("multistep", "lookbehind")) and not name.endswith("k0")
     if name != "adam":
         assert text.count("stablehlo.while") == loops
 
 
+class Averaging(TrainState):
+    """Keeps a moving average of the parameters, as users do by an override."""
+
+    average: Any
+    seen: Any  # the norm of the gradient
+
+    def apply_gradients(self, *, grads, **kwargs):
+        new = super().apply_gradients(grads=grads, **kwargs)
+        average = jax.tree.map(lambda a, p: (a + p) / 2, self.average, new.params)
+        return new.replace(average=average, seen=optax.tree.norm(grads))
+
+
+def averaging(tx):
+    state = make_state(tx)
+    return Averaging.create(
+        apply_fn=state.apply_fn,
+        tx=tx,
+        params=state.params,
+        batch_stats=state.batch_stats,
+        average=state.params,
+        seen=jnp.zeros([]),
+    )
+
+
+OVERRIDING = {
+    "sgd": (SGD, {}),
+    "lookbehind": (lb.lookbehind_sam(SGD, k=3), {}),
+    "groups": (lb.sam(SGD, axis_name="group"), {"m": 4, "axis_name": "group"}),
+    "micro-batches": (lb.sam(SGD), {"micro_batches": 3}),
+}
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("name", OVERRIDING)
+def test_an_override_of_apply_gradients_runs(name, jitted):
+    tx, options = OVERRIDING[name]
+    state = averaging(tx)
+    step = train_step if jitted else train_step.__wrapped__
+    after, out = step(state, *batch(), **options)
+    plain, _ = step(make_state(tx), *batch(), **options)
+    chex.assert_trees_all_close(after.params, plain.params, rtol=1e-6)
+    chex.assert_trees_all_close(after.batch_stats, plain.batch_stats, rtol=1e-6)
+    halfway = jax.tree.map(lambda a, b: (a + b) / 2, state.params, after.params)
+    chex.assert_trees_all_close(after.average, halfway, rtol=1e-5, atol=1e-6)
+    assert after.seen > 0
+    if "m" not in options:  # else the mean of the groups' norms is told
+        np.testing.assert_allclose(after.seen, out.grad_norm, rtol=1e-6)
+    assert after.step == 1
+    assert after.tx is tx
+
+
+@pytest.mark.parametrize("name", OVERRIDING)
+def test_an_average_stays_where_a_step_overflows(name):
+    tx, options = OVERRIDING[name]
+    state = averaging(tx)
+    x, y = batch()
+    bad = x.at[0, 0].set(jnp.inf)
+    scale = DynamicScale(scale=2.0)
+    after, out = train_step(state, bad, y, dynamic_scale=scale, **options)
+    assert not out.finite
+    chex.assert_trees_all_equal(after, state.replace(step=jnp.int32(0)))
+    after, out = train_step(state, x, y, dynamic_scale=scale, **options)
+    assert out.finite
+    expected, _ = train_step(state, x, y, **options)
+    chex.assert_trees_all_close(after.average, expected.average, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_compiles_once():
+    """The optimizer that plays the step back isn't part of what comes out."""
+    state = averaging(lb.lookbehind_sam(SGD))
+    step = jax.jit(lambda state, x, y: train_step.__wrapped__(state, x, y)[0])
+    state = step(step(state, *batch()), *batch())
+    before = step._cache_size()  # the step's number is no Python integer now
+    step(step(state, *batch()), *batch())
+    assert step._cache_size() == before <= 2
+
+
+# Integers in variable collections.
+
+
+class Counting(nn.Module):
+    """Has a counter among its statistics."""
+
+    @nn.compact
+    def __call__(self, x):
+        mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(3))
+        seen = self.variable("batch_stats", "seen", lambda: jnp.int32(0))
+        if not self.is_initializing():
+            mean.value = x.mean(0)
+            seen.value = seen.value + 1
+        return nn.Dense(2)(x)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"micro_batches": 3}, {"m": 4, "axis_name": "group"}]
+)
+def test_integers_come_from_the_first_part(options):
+    model = Counting()
+    tx = lb.sam(SGD, axis_name=options.get("axis_name"))
+    with jax.numpy_rank_promotion("allow"):
+        variables = model.init(jax.random.key(0), batch()[0])
+    state = TrainState.create(apply_fn=model.apply, tx=tx, **variables)
+    for count in (1, 2):
+        state, _ = train_step(state, *batch(), **options)
+        assert state.batch_stats["seen"] == count
+        mean = batch()[0].mean(0)
+        np.testing.assert_allclose(state.batch_stats["mean"], mean, rtol=1e-5)
+
+
 # Bad input.
-
-
-def test_mutable_that_is_not_there():
-    state = make_state(SGD)
-    with pytest.raises(TypeError, match=r"field 'cache' \(from mutable\)"):
-        lb.linen_step(state, make_loss(state), *batch(), mutable=["cache"])
-    with pytest.raises(
-        TypeError, match=r"^with mutable=\['batch_stats'\], loss_fn must .*NoneType"
-    ):
-        lb.linen_step(
-            state, lambda p, x, y: x.mean(), *batch(), mutable=["batch_stats"]
-        )
-    with pytest.raises(TypeError, match=r"'batch_stats' in the mapping .*\['other'\]"):
-        lb.linen_step(
-            state,
-            lambda p, x, y: (x.mean(), {"other": 1.0}),
-            *batch(),
-            has_aux=True,
-            mutable=["batch_stats"],
-        )
-
-
-@pytest.mark.parametrize("mutable", ["batch_stats", True, None])
-def test_mutable_that_is_no_sequence(mutable):
-    state = make_state(SGD)
-    with pytest.raises(TypeError, match=r"^mutable must be a sequence of names"):
-        lb.linen_step(state, make_loss(state), *batch(), mutable=mutable)
 
 
 def test_frozen_and_new_statistics_beside_a_loss_scale():
@@ -254,9 +335,3 @@ def test_parameters_to_be_overwritten():
     params = {**state.params, "_overwrite_with_gradient": {"scale": jnp.ones(1)}}
     with pytest.raises(ValueError, match=r"^params must not hold .*'_overwrite_with"):
         lb.linen_step(state.replace(params=params), make_loss(state), *batch())
-
-
-def test_a_state_that_is_none():
-    state = make_state(SGD)
-    with pytest.raises(TypeError, match=r"^state must be a TrainState with .*'params'"):
-        lb.linen_step(state.opt_state, make_loss(state), *batch())

@@ -107,6 +107,106 @@ def test_alpha_schedule_counts_steps():
     np.testing.assert_allclose([p for p, _, _ in path], -np.cumsum(alphas))
 
 
+# An optimizer of the slow weights in place of α.
+
+
+def test_outer_sgd_is_alpha(x64):
+    gradients = jax.random.normal(jax.random.key(0), (7, 4))
+    base = optax.sgd(0.1, momentum=0.9)
+    for pullback in ("none", "reset"):
+        alpha = lb.lookahead(base, 3, 0.3, pullback=pullback)
+        outer = lb.lookahead(base, 3, outer=optax.sgd(0.3), pullback=pullback)
+        for there, here in zip(
+            run(alpha, jnp.ones(4), gradients),
+            run(outer, jnp.ones(4), gradients),
+            strict=True,
+        ):
+            chex.assert_trees_all_close(here[:2], there[:2], rtol=1e-13)
+            chex.assert_trees_all_close(
+                here[2].base_state, there[2].base_state, rtol=1e-13
+            )
+
+
+def test_outer_by_hand():
+    """DiLoCo's: Nesterov momentum on the way back.
+
+    Steps of −1, two at a time: φ − θ is 2, twice. With a rate of ½ and momentum ½ the
+    velocities are 2 and 3, the steps ½ (2 + ½ · 2) and ½ (2 + ½ · 3).
+    """
+    outer = optax.sgd(0.5, momentum=0.5, nesterov=True)
+    optimizer = lb.lookahead(optax.sgd(1.0), k=2, outer=outer)
+    path = list(run(optimizer, jnp.array(0.0), [jnp.array(1.0)] * 4))
+    assert [(float(p), float(s)) for p, s, _ in path] == [
+        (-1.0, 0.0),
+        (-1.5, -1.5),
+        (-2.5, -1.5),
+        (-3.25, -3.25),
+    ]
+    velocities = [float(optax.tree.get(s.outer_state, "trace")) for *_, s in path]
+    assert velocities == [0.0, 2.0, 2.0, 3.0]
+
+
+def test_outers_schedule_counts_synchronisations():
+    rates = [0.5, 0.25, 1.0]
+    outer = optax.sgd(lambda count: jnp.array(rates)[count])
+    optimizer = lb.lookahead(optax.sgd(1.0), k=2, outer=outer)
+    slow = [float(s) for _, s, _ in run(optimizer, jnp.array(0.0), [jnp.ones(())] * 6)]
+    assert slow == [0.0, -1.0, -1.0, -1.5, -1.5, -3.5]
+
+
+def test_outer_sees_the_slow_weights():
+    """Weight decay of the outer optimizer is of φ, not of the fast weights."""
+    outer = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(1.0))
+    optimizer = lb.lookahead(optax.sgd(0.0), k=2, outer=outer)
+    path = run(optimizer, jnp.array(8.0), [jnp.array(1.0)] * 4)
+    assert [float(p) for p, _, _ in path] == [8.0, 4.0, 4.0, 2.0]
+
+
+def test_outer_with_reset():
+    base = optax.sgd(1.0, momentum=0.5)
+    outer = optax.sgd(0.5)
+    optimizer = lb.lookahead(base, k=2, outer=outer, pullback="reset")
+    path = list(run(optimizer, jnp.array(0.0), [jnp.array(1.0)] * 4))
+    assert [float(optax.tree.get(s.base_state, "trace")) for *_, s in path] == [
+        1.0,
+        0.0,
+        1.0,
+        0.0,
+    ]
+    assert [float(p) for p, _, _ in path] == [-1.0, -1.25, -2.25, -2.5]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_with_outer_fast_and_slow_are_the_same_bits(dtype):
+    key = jax.random.key(0)
+    params = jax.random.normal(key, (100,), dtype)
+    gradients = jax.random.normal(key, (6, 100), dtype)
+    outer = optax.sgd(0.7, momentum=0.9, nesterov=True)
+    optimizer = lb.lookahead(optax.sgd(0.1), k=3, outer=outer)
+    for t, (fast, slow, _) in enumerate(run(optimizer, params, gradients)):
+        assert bool((fast == slow).all()) == (t % 3 == 2)
+        assert fast.dtype == slow.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"alpha": 0.5}, {"alpha": optax.constant_schedule(0.5)}, {"pullback": "pullback"}],
+)
+def test_outer_beside_alpha(options):
+    message = r"^outer takes the place of alpha, .*pass outer=optax\.sgd\(alpha\)\.$"
+    with pytest.raises(ValueError, match=message):
+        lb.lookahead(optax.sgd(0.1), outer=optax.sgd(0.5), **options)
+
+
+def test_alpha_is_a_half_by_default():
+    for optimizer in (
+        lb.lookahead(optax.sgd(1.0), k=2),
+        lb.lookahead(optax.sgd(1.0), k=2, alpha=0.5),
+    ):
+        *_, (params, _, _) = run(optimizer, jnp.array(0.0), [jnp.array(1.0)] * 2)
+        assert params == -1.0
+
+
 def test_eval_params_finds_the_slow_weights_anywhere():
     params = {"a": jnp.ones(2), "b": jnp.ones(3)}
     moved = jax.tree.map(lambda p: p + 1, params)

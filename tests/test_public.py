@@ -11,29 +11,42 @@ import pytest
 
 import lookbehind_optax as lb
 from lookbehind_optax import measure
+from tests.members import ALL
 
 OPTIONS = (
     "switch_minibatches=False, micro_batches=1, m=None, axis_name=None, "
     "fresh_keys=False"
 )
 
+PLACE = "mask=None, axis_name=None"
+EVERY = f"pullback='none', reuse_gradients=True, {PLACE}"
+
 # Positional arguments with their defaults, then keyword-only ones.
 SIGNATURES = {
-    "sam": "base, rho=0.05, *, mask=None, axis_name=None",
-    "asam": "base, rho=0.5, eta=0.01, *, mask=None, axis_name=None, weights=None",
-    "multistep_sam": "base, rho=0.05, k=2, *, average=False, mask=None, axis_name=None",
-    "multistep_asam": "base, rho=0.5, k=2, eta=0.01, *, average=False, mask=None, "
-    "axis_name=None, weights=None",
-    "lookbehind_sam": "base, rho=0.05, k=2, alpha=0.5, *, reuse_gradients=True, "
-    "mask=None, axis_name=None",
-    "lookbehind_asam": "base, rho=0.5, k=2, alpha=0.5, eta=0.01, *, "
-    "reuse_gradients=True, mask=None, axis_name=None, weights=None",
-    "sharpness_aware": "base, direction, rho=0.05, k=1, alpha=1.0, *, descent='last', "
-    "reuse_gradients=True, mask=None, axis_name=None",
+    "sam": f"base, rho=0.05, *, {PLACE}",
+    "asam": f"base, rho=0.5, eta=0.01, *, {PLACE}, weights=None",
+    "multistep_sam": f"base, rho=0.05, k=2, *, average=False, {PLACE}",
+    "multistep_asam": f"base, rho=0.5, k=2, eta=0.01, *, average=False, {PLACE}, "
+    "weights=None",
+    "lookbehind_sam": f"base, rho=0.05, k=2, alpha=None, *, {EVERY}",
+    "lookbehind_asam": f"base, rho=0.5, k=2, alpha=None, eta=0.01, *, {EVERY}, "
+    "weights=None",
+    "gsam": f"base, rho=0.05, alpha=0.4, *, {PLACE}",
+    "wsam": f"base, rho=0.05, gamma=0.9, *, {PLACE}",
+    "friendly_sam": f"base, rho=0.05, sigma=1.0, decay=0.9, *, {PLACE}",
+    "sharpness_aware": "base, direction, descent, rho=0.05, k=1, *, "
+    f"reuse_gradients=True, {PLACE}",
     "sam_direction": "",
     "asam_direction": "eta=0.01, *, weights=None",
+    "friendly_direction": "sigma=1.0, decay=0.9",
+    "random_direction": "key",
+    "last_descent": "",
+    "mean_descent": "",
+    "every_descent": "alpha=None, *, pullback='none'",
+    "surrogate_gap_descent": "alpha=0.4",
+    "weighted_descent": "gamma=0.9",
     "adaptive_alpha": "*, per_tensor=False",
-    "lookahead": "base, k=5, alpha=0.5, *, pullback='none'",
+    "lookahead": "base, k=5, alpha=None, outer=None, *, pullback='none'",
     "eval_params": "state, params",
     "make_step": "loss_fn, optimizer, *, has_aux=False, " + OPTIONS,
     "linen_step": "state, loss_fn, *args, has_aux=False, mutable=(), "
@@ -41,7 +54,16 @@ SIGNATURES = {
     "nnx_step": "model, optimizer, loss_fn, *args, has_aux=False, "
     f"dynamic_scale=None, {OPTIONS}, **kwargs",
 }
-STATES = {"SharpnessAwareState", "LookaheadState", "AdaptiveAlpha", "StepOutput"}
+CLASSES = {
+    "AdaptiveAlpha": "per_tensor",
+    "Descent": "start, after_ascent, finish",
+    "LookaheadState": "count, slow, last_sync, base_state, outer_state",
+    "ModelState": "value",
+    "SharpnessAwareState": "count, base_state, direction_state, alpha, grad_norm, "
+    "perturbed_loss",
+    "Step": "count, k, params, grads, base, base_state, mean",
+    "StepOutput": "loss, aux, grad_norm, perturbed_loss, alpha, finite, dynamic_scale",
+}
 
 
 def test_public_names():
@@ -50,7 +72,7 @@ def test_public_names():
         for name, value in vars(lb).items()
         if not name.startswith("_") and not inspect.ismodule(value)
     }
-    assert public == set(SIGNATURES) | STATES
+    assert public == set(SIGNATURES) | set(CLASSES)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -66,6 +88,17 @@ def test_signatures(name):
     assert str(bare) == f"({SIGNATURES[name]})"
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_attributes(name):
+    """In this order, and all of them documented."""
+    value = getattr(lb, name)
+    assert ", ".join(inspect.signature(value).parameters) == CLASSES[name]
+    doc = inspect.getdoc(value)
+    assert doc is not None
+    if name != "AdaptiveAlpha":  # which `adaptive_alpha` makes
+        assert all(f"  {field}: " in doc for field in CLASSES[name].split(", "))
+
+
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_docstrings_have_an_example_and_a_source(name):
     doc = inspect.getdoc(getattr(lb, name))
@@ -74,10 +107,9 @@ def test_docstrings_have_an_example_and_a_source(name):
     assert "<https://arxiv.org/abs/" in doc
 
 
-@pytest.mark.parametrize("name", [n for n in SIGNATURES if "base" in SIGNATURES[n]])
+@pytest.mark.parametrize("name", ALL)
 def test_members_are_transformations_with_extra_arguments(name):
-    direction = {"direction": lb.sam_direction()} if name == "sharpness_aware" else {}
-    made = getattr(lb, name)(optax.sgd(0.1), **direction)
+    made = ALL[name](optax.sgd(0.1))
     assert isinstance(made, optax.GradientTransformationExtraArgs)
     made.init(jnp.ones(2))
 

@@ -2,6 +2,7 @@
 
 They work with any model in JAX, whatever trained it: they ask for a function that
 returns the loss of each example, for parameters, and for the batches of a dataset.
+Each measurement compiles the function; `compiled` keeps its programs for the next ones.
 """
 
 from lookbehind_optax.measure._batches import mean as mean
@@ -33,5 +34,6 @@ from lookbehind_optax.measure._landscape import random_axis as random_axis
 from lookbehind_optax.measure._landscape import towards as towards
 from lookbehind_optax.measure._noise import weight_noise as weight_noise
 from lookbehind_optax.measure._noise import WeightNoise as WeightNoise
+from lookbehind_optax.measure._programs import compiled as compiled
 from lookbehind_optax.measure._sharpness import Sharpness as Sharpness
 from lookbehind_optax.measure._sharpness import sharpness as sharpness

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lookbehind_optax import _checks
 from lookbehind_optax import _precision
+from lookbehind_optax.measure import _programs
 
 Batches = Iterable[Any]
-Numbers = jax.typing.ArrayLike | Sequence[float]
 Progress = Callable[..., Iterable[Any]]
 
 
@@ -26,7 +25,7 @@ def mean(
     *,
     progress: Progress | None = None,
 ) -> Any:
-    """The mean of what a function says of each example, over a dataset.
+    """The mean of a function's values of each example, over a dataset.
 
     Args:
       values_fn: `values_fn(params, *batch)` returns the values of the examples of a
@@ -34,17 +33,17 @@ def mean(
         such arrays.
       params: its first argument.
       batches: the dataset, as a list of batches, a data loader, or anything else that
-        can be gone through again; each a tuple of trees of arrays, whose first axes
+        can be iterated over again; each a tuple of trees of arrays, whose first axes
         are the examples. Any batch may be smaller than the first. The function sees it
         filled up with copies of its first example, which count for nothing, so that
         it is compiled once.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       The mean, or a tree of means; float32 or wider.
 
     Raises:
-      TypeError: if `batches` can be gone through only once.
+      TypeError: if `batches` is a single batch, or can be iterated over only once.
       ValueError: if there are no examples, or the values have another shape.
 
     Example:
@@ -54,12 +53,14 @@ def mean(
       >>> print(measure.mean(lambda w, x: w * x, 2.0, batches))
       5.0
     """
-    _checks.check_function("values_fn", values_fn)
-    return over(functools.partial(_sums, values_fn, params), batches, progress)
+    values_fn = _programs.compiled(values_fn)
+    check_batches("batches", batches, values_fn)
+    program = functools.partial(values_fn.program(sums), params)
+    return over(program, batches, progress)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _sums(values_fn, params, batch, mask):
+def sums(values_fn: Any, params: Any, batch: Any, mask: Any) -> Any:
+    """Sums over the examples that count."""
     return masked_sum(values_fn(params, *batch), mask)
 
 
@@ -69,11 +70,17 @@ def over(
     progress: Progress | None = None,
     desc: str | None = None,
 ) -> Any:
-    """Sums of `sums_fn(batch, mask)`, over the number of examples."""
-    check_batches(batches)
+    """The mean over the examples, from `sums_fn(batch, mask)`."""
+    return average(
+        (sums_fn(batch, mask), mask)
+        for batch, mask in padded(show(batches, progress, desc))
+    )
+
+
+def average(parts: Iterable[tuple[Any, Any]]) -> Any:
+    """The mean over the examples, from sums over some and the masks that count them."""
     total, count = None, 0
-    for batch, mask in padded(show(batches, progress, desc)):
-        part = sums_fn(batch, mask)
+    for part, mask in parts:
         total = part if total is None else jax.tree.map(jnp.add, total, part)
         count += int(np.sum(mask))
     if total is None:
@@ -164,18 +171,51 @@ def examples_in(batch: Any) -> int:
     return length
 
 
-def check_batches(batches: Any) -> None:
-    """What can be gone through again, and isn't a batch itself."""
-    if isinstance(batches, (jax.Array, np.ndarray)) or not hasattr(batches, "__iter__"):
+def check_batches(
+    name: str, batches: Any, fn: _programs.Compiled, before: int = 1
+) -> None:
+    """Refuses a single batch, and what can be iterated over only once.
+
+    Args:
+      name: of the argument.
+      batches: its value.
+      fn: the function that the batches are for.
+      before: number of its arguments before those of a batch.
+    """
+    if not hasattr(batches, "__iter__") or _is_one_batch(batches, fn, before):
+        got = type(batches).__name__
+        if isinstance(batches, (tuple, list)):
+            got = f"the {got} of one batch, of shapes {jax.tree.map(np.shape, batches)}"
         raise TypeError(
-            "batches must be a list of batches, or something else to go through; got "
-            f"{type(batches).__name__}. Put a single batch into a list."
+            f"{name} must be a list of batches, or something else to iterate over; got "
+            f"{got}. Put a single batch into a list."
         )
     if isinstance(batches, Iterator):
         raise TypeError(
-            "batches must be a list, a data loader, or anything else that can be gone "
-            f"through again; got {type(batches).__name__}, which ends after once."
+            f"{name} must be a list, a data loader, or anything else that can be "
+            f"iterated over again; got {type(batches).__name__}, which ends after once."
         )
+
+
+def _is_one_batch(batches, fn, before):
+    """Whether it is one batch for certain, such as (x, y) in place of [(x, y)].
+
+    Two arrays may well be two batches of one argument each. They are not if the
+    function takes two arguments but not one. Nor are they if their dtypes or ranks
+    differ, because those of a dataset's batches don't: only the lengths of axes vary,
+    as those of sentences do.
+    """
+    if not isinstance(batches, (tuple, list)):
+        return isinstance(batches, (jax.Array, np.ndarray, Mapping))
+    bare = [batch for batch in batches if not isinstance(batch, (tuple, list))]
+    if len(batches) == 1 or not bare:
+        return False
+    kinds = {
+        (x.ndim, jnp.result_type(x)) if isinstance(x, (jax.Array, np.ndarray)) else None
+        for x in bare
+    }
+    whole, alone = fn.takes(before + len(batches)), fn.takes(before + 1)
+    return len(kinds) > 1 or (whole and not alone)
 
 
 def show(items: Iterable[Any], progress: Progress | None, desc: str | None) -> Any:

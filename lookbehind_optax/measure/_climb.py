@@ -1,4 +1,4 @@
-"""What an ascent meets: losses, and how gradients turn."""
+"""Losses and gradients along the ascent of one step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
 from lookbehind_optax.measure import _ascent
 from lookbehind_optax.measure import _batches
+from lookbehind_optax.measure import _positive
+from lookbehind_optax.measure import _programs
 
 
 class Climb(NamedTuple):
@@ -35,7 +38,7 @@ def climb(
     *,
     direction: optax.GradientTransformation | None = None,
 ) -> Climb:
-    """The losses on the way up, and the alignment of the gradients met there.
+    """The losses on the way up, and the alignment of the gradients there.
 
     It is the ascent of Multistep-SAM and Lookbehind-SAM on one minibatch: k steps of
     length ρ, each along the gradient where it starts.
@@ -72,21 +75,23 @@ def climb(
       Mordido et al., `Lookbehind-SAM <https://arxiv.org/abs/2307.16704>`_, 2024,
       Section 5
     """
-    _checks.check_function("losses_fn", losses_fn)
-    _checks.check_params(params)
-    params = _precision.widen(params)
-    _checks.check_count("k", k, minimum=1)
-    (radius,) = _checks.check_positive("rho", rho)
+    losses_fn = _programs.compiled(losses_fn)
     direction = _ascent.STEEPEST if direction is None else direction
-    _checks.check_transformation("direction", direction, "sam_direction()")
+    _params.check_params(params)
+    params = _precision.widen(params)
+    _numbers.check_count("k", k, minimum=1)
+    (radius,) = _positive.positive("rho", rho)
     ((batch, mask),) = _batches.padded([batch])
+    gradient = losses_fn.program(_ascent.gradient)
+    step = _programs.compiled(direction.update).program(_ascent.step)
 
     first, losses, cosines = None, [], []
-    for step in range(k + 1):
-        loss, grads = _ascent.gradient(losses_fn, params, batch, mask)
+    state = direction.init(params)
+    for i in range(k + 1):
+        loss, grads = gradient(params, batch, mask)
         first = grads if first is None else first
         losses.append(loss / len(mask))
         cosines.append(_precision.cosine(first, grads))
-        if step < k:
-            params = _ascent.ascend(direction, params, grads, radius)
+        if i < k:
+            params, state = step(state, params, grads, radius)
     return Climb(jnp.stack(losses), jnp.stack(cosines))

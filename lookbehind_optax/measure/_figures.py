@@ -121,7 +121,7 @@ def plot_noise(
 
 
 def plot_alpha(results: Mapping[str, jax.typing.ArrayLike]) -> Any:
-    """α over training, and the alignment of the gradients that it tells.
+    """α over training, and the alignment of the gradients behind it.
 
     An adaptive α is (cos θ + 1) / 2, where θ is the angle between the first update of
     the fast weights and all of them together: the right-hand scale is cos θ.

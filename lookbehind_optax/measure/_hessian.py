@@ -9,10 +9,12 @@ import jax
 from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
 from lookbehind_optax.measure import _batches
 from lookbehind_optax.measure import _lanczos
+from lookbehind_optax.measure import _programs
 
 # Accelerators would multiply float32 vectors in fewer bits.
 _EXACT = jax.lax.Precision.HIGHEST
@@ -107,18 +109,9 @@ def hessian_vector_product(
       >>> print(measure.hessian_vector_product(losses, w, v, [jnp.ones(4)]))
       [6. 2.]
     """
-    params = _check(losses_fn, params)
+    params = _real(params)
     vector = jax.tree.map(lambda v, p: jnp.asarray(v, p.dtype), vector, params)
-    product = functools.partial(_product, losses_fn, params, vector)
-    return _batches.over(product, batches)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _product(losses_fn, params, vector, batch, mask):
-    def loss(params):
-        return _batches.masked_sum(losses_fn(params, *batch), mask)
-
-    return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
+    return _product(losses_fn, params, batches)(vector)
 
 
 def hessian_eigenvalues(
@@ -145,7 +138,7 @@ def hessian_eigenvalues(
       count: number of eigenvalues, at most `iterations`.
       iterations: of the algorithm; no more than there are parameters are made.
       key: of the random vector; `jax.random.key(0)` by default.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       Values in descending order, vectors, and bounds on their errors.
@@ -169,23 +162,26 @@ def hessian_eigenvalues(
       Ghorbani et al., `An Investigation into Neural Net Optimization via Hessian
       Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019
     """
-    _checks.check_count("count", count, minimum=1)
-    params, size, n, key = _prepare(losses_fn, params, iterations, key)
+    _numbers.check_count("count", count, minimum=1)
+    _numbers.check_count("iterations", iterations, minimum=1)
+    hessian = _matrix(losses_fn, params, batches)
+    n = min(iterations, hessian.size)
     if count > n:
         raise ValueError(
-            f"count must be at most the {n} iterations and the {size} parameters; got "
-            f"{count}."
+            f"count must be at most the {n} iterations and the {hessian.size} "
+            f"parameters; got {count}."
         )
-    operator, unravel, start = _operator(losses_fn, params, batches, key)
-    turns = _batches.show(range(n), progress, "eigenvalues")
-    found = _lanczos.lanczos(operator, start, turns, n, key)
+    key = jax.random.key(0) if key is None else key
+    start = jax.random.normal(key, (hessian.size,), hessian.dtype)
+    steps = _batches.show(range(n), progress, "eigenvalues")
+    found = _lanczos.lanczos(hessian.times, start, steps, n, key)
     values, vectors = jnp.linalg.eigh(found.matrix)
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     rounding = jnp.finfo(values.dtype).eps * jnp.linalg.norm(found.matrix)
     ritz = jnp.dot(vectors.T, found.basis, precision=_EXACT)
     return Eigenpairs(
         values=values,
-        vectors=jax.vmap(unravel)(ritz),
+        vectors=jax.vmap(hessian.unravel)(ritz),
         errors=found.rest * jnp.abs(vectors[-1]) + rounding,
     )
 
@@ -214,7 +210,7 @@ def hessian_trace(
       batches: the dataset, as for :func:`mean`.
       draws: number of random vectors.
       key: of the draws; `jax.random.key(0)` by default.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       The mean of the draws, with its standard error.
@@ -236,13 +232,14 @@ def hessian_trace(
       Hutchinson, `A Stochastic Estimator of the Trace of the Influence Matrix for
       Laplacian Smoothing Splines <https://doi.org/10.1080/03610918908812806>`_, 1989
     """
-    _checks.check_count("draws", draws, minimum=1)
-    params, size, _, key = _prepare(losses_fn, params, 1, key)
-    operator, _, start = _operator(losses_fn, params, batches, key)
+    _numbers.check_count("draws", draws, minimum=1)
+    hessian = _matrix(losses_fn, params, batches)
+    key = jax.random.key(0) if key is None else key
     found = []
     for i in _batches.show(range(draws), progress, "trace"):
-        signs = jax.random.rademacher(jax.random.fold_in(key, i), (size,), start.dtype)
-        found.append(jnp.vdot(signs, operator(signs), precision=_EXACT))
+        own = jax.random.fold_in(key, i)
+        signs = jax.random.rademacher(own, (hessian.size,), hessian.dtype)
+        found.append(jnp.vdot(signs, hessian.times(signs), precision=_EXACT))
     samples = jnp.stack(found)
     spread = (
         jnp.std(samples, ddof=1) if draws > 1 else jnp.full_like(samples[0], jnp.nan)
@@ -275,7 +272,7 @@ def hessian_spectrum(
       draws: number of random vectors.
       iterations: of the algorithm; no more than there are parameters are made.
       key: of the draws; `jax.random.key(0)` by default.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       Points and weights, with a method `density` that broadens them.
@@ -298,52 +295,77 @@ def hessian_spectrum(
       Ghorbani et al., `An Investigation into Neural Net Optimization via Hessian
       Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019
     """
-    _checks.check_count("draws", draws, minimum=1)
-    params, _, n, key = _prepare(losses_fn, params, iterations, key)
+    _numbers.check_count("draws", draws, minimum=1)
+    _numbers.check_count("iterations", iterations, minimum=1)
+    hessian = _matrix(losses_fn, params, batches)
+    n = min(iterations, hessian.size)
+    key = jax.random.key(0) if key is None else key
     nodes, weights = [], []
     for draw in range(draws):
         own = jax.random.fold_in(key, draw)
-        operator, _, start = _operator(losses_fn, params, batches, own)
-        turns = _batches.show(range(n), progress, f"spectrum {draw + 1}/{draws}")
-        found = _lanczos.lanczos(operator, start, turns, n, own)
+        start = jax.random.normal(own, (hessian.size,), hessian.dtype)
+        steps = _batches.show(range(n), progress, f"spectrum {draw + 1}/{draws}")
+        found = _lanczos.lanczos(hessian.times, start, steps, n, own)
         values, vectors = jnp.linalg.eigh(found.matrix)
         nodes.append(values)
         weights.append(vectors[0] ** 2)
     return Spectrum(jnp.stack(nodes), jnp.stack(weights))
 
 
-def _check(losses_fn, params):
+class _Matrix(NamedTuple):
+    """A Hessian as a matrix.
+
+    Attributes:
+      times: its product with a flat vector.
+      unravel: a flat vector as a tree like the parameters.
+      size: number of parameters.
+      dtype: of the vectors.
+    """
+
+    times: Callable[[jax.Array], jax.Array]
+    unravel: Callable[[jax.Array], Any]
+    size: int
+    dtype: Any
+
+
+def _matrix(losses_fn, params, batches):
+    params = _real(params)
+    flat, unravel = ravel_pytree(params)
+    if not flat.size:
+        raise ValueError("params must hold at least one parameter; got none.")
+    product = _product(losses_fn, params, batches)
+
+    def times(vector):
+        return ravel_pytree(product(unravel(vector)))[0]
+
+    return _Matrix(times, unravel, flat.size, flat.dtype)
+
+
+def _product(losses_fn, params, batches):
+    """A function from a vector, a tree like the parameters, to H v."""
+    losses_fn = _programs.compiled(losses_fn)
+    _batches.check_batches("batches", batches, losses_fn)
+    program = functools.partial(losses_fn.program(_sums), params)
+
+    def product(vector):
+        return _batches.over(functools.partial(program, vector), batches)
+
+    return product
+
+
+def _sums(losses_fn, params, vector, batch, mask):
+    def loss(params):
+        return _batches.sums(losses_fn, params, batch, mask)
+
+    return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
+
+
+def _real(params):
     """The parameters in float32 or wider."""
-    _checks.check_function("losses_fn", losses_fn)
-    _checks.check_params(params)
+    _params.check_params(params)
     if any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
         raise TypeError(
             "params must be real: a Hessian is of real parameters. Split complex ones "
             "into their real and imaginary parts."
         )
     return _precision.widen(params)
-
-
-def _prepare(losses_fn, params, iterations, key):
-    params = _check(losses_fn, params)
-    _checks.check_count("iterations", iterations, minimum=1)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if not size:
-        raise ValueError("params must hold at least one parameter; got none.")
-    return (
-        params,
-        size,
-        min(iterations, size),
-        jax.random.key(0) if key is None else key,
-    )
-
-
-def _operator(losses_fn, params, batches, key):
-    """The Hessian's product with flat vectors, and a random one."""
-    flat, unravel = ravel_pytree(params)
-
-    def product(vector):
-        part = functools.partial(_product, losses_fn, params, unravel(vector))
-        return ravel_pytree(_batches.over(part, batches))[0]
-
-    return product, unravel, jax.random.normal(key, flat.shape, flat.dtype)

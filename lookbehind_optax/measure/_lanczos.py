@@ -28,21 +28,21 @@ class Tridiagonal(NamedTuple):
 def lanczos(
     operator: Callable[[jax.Array], jax.Array],
     start: jax.Array,
-    turns: Iterable[int],
+    steps: Iterable[int],
     n: int,
     key: jax.Array,
 ) -> Tridiagonal:
-    """The operator's projection onto the space that it spans from `start` in n turns.
+    """The operator's projection onto the space that it spans from `start` in n steps.
 
     New vectors are made orthogonal to all before them, twice, since rounding would
     otherwise bring back converged eigenvectors again and again (Golub & Van Loan,
-    Section 10.3). Where the space is exhausted, it goes on from a random vector beside
-    it, and so meets the other eigenvectors of a multiple eigenvalue.
+    Section 10.3). Where the space is exhausted, it continues from a random vector
+    orthogonal to it, and so finds the other eigenvectors of a multiple eigenvalue.
 
     Args:
       operator: the product with a vector.
       start: the first vector, not zero, of shape (size,).
-      turns: n of them, which a progress bar may go through.
+      steps: `range(n)`, or a progress bar over it.
       n: dimension of the space, at most `size`.
       key: of the random vectors.
     """
@@ -50,7 +50,7 @@ def lanczos(
     vector = _unit(start)
     rest = scale = jnp.zeros((), start.dtype)
     diagonal, beside = [], []
-    for i in turns:
+    for i in steps:
         basis = basis.at[i].set(vector)
         image = operator(vector)
         diagonal.append(jnp.vdot(vector, image, precision=_EXACT))

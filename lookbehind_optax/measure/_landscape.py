@@ -9,9 +9,10 @@ import jax.core
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
 from lookbehind_optax.measure import _batches
+from lookbehind_optax.measure import _programs
 
 
 class Line(NamedTuple):
@@ -74,8 +75,8 @@ def line(
       axis: a tree of the same shapes, such as :func:`towards` or
         :func:`random_axis` return.
       t: positions, of shape (points,).
-      batches: the dataset, as for :func:`mean`; gone through once for each point.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      batches: the dataset, as for :func:`mean`; iterated over once for each point.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       The positions, and the means there.
@@ -96,7 +97,9 @@ def line(
       >>> print(between.values, between.barrier)
       [0. 1. 0.] 1.0
     """
-    _check(values_fn, params, axis)
+    _params.check_params(params)
+    _params.check_like_params("axis", axis, params)
+    values_fn = _programs.compiled(values_fn)
     places = _vector("t", t)
     found = [
         _batches.mean(values_fn, _moved(params, (axis,), (place,)), batches)
@@ -125,8 +128,8 @@ def plane(
         :func:`plane_through` return.
       x: positions along the first, of shape (columns,).
       y: positions along the second, of shape (rows,).
-      batches: the dataset, as for :func:`mean`; gone through once for each point.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      batches: the dataset, as for :func:`mean`; iterated over once for each point.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       The positions, and the means there.
@@ -148,8 +151,10 @@ def plane(
       [[0. 1. 4.]
        [3. 4. 7.]]
     """
-    for axis in axes:
-        _check(values_fn, params, axis)
+    _params.check_params(params)
+    for i, axis in enumerate(axes):
+        _params.check_like_params(f"axes[{i}]", axis, params)
+    values_fn = _programs.compiled(values_fn)
     columns, rows = _vector("x", x), _vector("y", y)
     grid = [(i, j) for j in rows for i in columns]
     found = [
@@ -177,7 +182,7 @@ def towards(params: Any, other: Any) -> Any:
       >>> print(measure.towards(jnp.array([1.0, 2.0]), jnp.array([4.0, 2.0])))
       [3. 0.]
     """
-    _check_like("other", other, params)
+    _params.check_like_params("other", other, params)
     return optax.tree.sub(_precision.widen(other), _precision.widen(params))
 
 
@@ -209,7 +214,7 @@ def random_axis(key: jax.Array, params: Any) -> Any:
       Li et al., `Visualizing the Loss Landscape of Neural Nets
       <https://arxiv.org/abs/1712.09913>`_, 2018, Section 4
     """
-    _checks.check_params(params)
+    _params.check_params(params)
     leaves, structure = jax.tree.flatten(_precision.widen(params))
 
     def draw(key, leaf):
@@ -290,25 +295,3 @@ def _vector(name, value):
             f"{values.shape} of {values.dtype}."
         )
     return values
-
-
-def _check(values_fn, params, axis):
-    _checks.check_function("values_fn", values_fn)
-    _checks.check_params(params)
-    _check_like("axis", axis, params)
-
-
-def _check_like(name, tree, params):
-    """Of the same structure and shapes."""
-    theirs, ours = jax.tree.structure(tree), jax.tree.structure(params)
-    if theirs != ours:
-        raise ValueError(f"{name} must be a tree like params, {ours}; got {theirs}.")
-    for (path, leaf), own in zip(
-        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
-    ):
-        if jnp.shape(leaf) != jnp.shape(own):
-            at = jax.tree_util.keystr(path) or "(the tree itself)"
-            raise ValueError(
-                f"{name} must have the shapes of params; its leaf {at} has "
-                f"{jnp.shape(leaf)}, and that of params {jnp.shape(own)}."
-            )

@@ -1,4 +1,4 @@
-"""How well a network stands noise in its weights."""
+"""How well a network withstands noise in its weights."""
 
 from collections.abc import Callable
 import functools
@@ -8,13 +8,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
 from lookbehind_optax.measure import _batches
+from lookbehind_optax.measure import _positive
+from lookbehind_optax.measure import _programs
 
 
 class WeightNoise(NamedTuple):
-    """What noisy weights achieve.
+    """Values of noisy networks.
 
     Attributes:
       sigma: standard deviations of the noise, of shape (sigmas,).
@@ -40,7 +43,7 @@ def weight_noise(
     values_fn: Callable[..., Any],
     params: Any,
     batches: _batches.Batches,
-    sigma: _batches.Numbers,
+    sigma: _positive.Positive,
     *,
     draws: int = 10,
     key: jax.Array | None = None,
@@ -52,14 +55,14 @@ def weight_noise(
     r"""Means over a dataset with weights θ · δ, δ ~ N(1, σ²) for each weight.
 
     All draws are evaluated together, by `vmap`. The statistics of BatchNorm belong to
-    the weights: given `reestimate`, they are estimated anew for each draw.
+    the weights: given `reestimate`, they are estimated again for each draw.
 
     Args:
       values_fn: `values_fn(params, *batch)` returns the values of the examples of a
         batch, such as {"loss": ..., "accuracy": ...}, each of shape (examples,). Given
         `reestimate`, `values_fn(params, statistics, *batch)`.
       params: θ, a tree of floating-point arrays; computed in float32 or wider.
-      batches: the dataset, as for :func:`mean`; gone through once for each σ.
+      batches: the dataset, as for :func:`mean`; iterated over once for each σ.
       sigma: one standard deviation σ > 0 or several.
       draws: number of noisy networks for each σ.
       key: of the noise; `jax.random.key(0)` by default.
@@ -67,8 +70,8 @@ def weight_noise(
       reestimate: `reestimate(params, statistics, *batch)` returns the statistics
         after a batch, as a forward pass in training mode does. With a momentum of 0.9,
         50 batches leave 0.5 % of those to begin with.
-      training_batches: what `reestimate` goes through, once for each σ.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      training_batches: batches for `reestimate`, iterated over once for each σ.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       The means for each σ and draw, with their mean and standard deviation.
@@ -92,28 +95,22 @@ def weight_noise(
       Mordido et al., `Lookbehind-SAM <https://arxiv.org/abs/2307.16704>`_, 2024,
       Section 4.4
     """
-    _checks.check_function("values_fn", values_fn)
-    _checks.check_params(params)
+    _params.check_params(params)
     params = _precision.widen(params)
-    _checks.check_count("draws", draws, minimum=1)
-    sigmas = _checks.check_positive("sigma", sigma)
-    _batches.check_batches(batches)
+    _numbers.check_count("draws", draws, minimum=1)
+    sigmas = _positive.positive("sigma", sigma)
     _check_statistics(statistics, reestimate, training_batches)
     key = jax.random.key(0) if key is None else key
+    values_fn = _programs.compiled(values_fn)
+    before = 1 if reestimate is None else 2
+    _batches.check_batches("batches", batches, values_fn, before)
+    estimated = _estimator(reestimate, statistics, training_batches, draws)
 
     found = []
     for i, deviation in enumerate(_batches.show(sigmas, progress, "weight noise")):
         keys = jax.random.split(jax.random.fold_in(key, i), draws)
         noisy = _draw(keys, params, deviation)
-        if reestimate is None:
-            sums = functools.partial(_values, values_fn, noisy, ())
-        else:
-            own = jax.tree.map(
-                lambda x: jnp.broadcast_to(x, (draws, *jnp.shape(x))), statistics
-            )
-            for batch in training_batches or ():
-                own = _reestimate(reestimate, noisy, own, _batches.arguments(batch))
-            sums = functools.partial(_values, values_fn, noisy, (own,))
+        sums = functools.partial(values_fn.program(_sums), noisy, estimated(noisy))
         found.append(_batches.over(sums, batches))
     values = jax.tree.map(lambda *xs: jnp.stack(xs), *found)
     return WeightNoise(jnp.asarray(sigmas), values)
@@ -136,16 +133,36 @@ def _draw(keys, params, sigma):
     return jax.vmap(one)(keys)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _values(values_fn, noisy, statistics, batch, mask):
+def _sums(values_fn, noisy, statistics, batch, mask):
     def one(params, *statistics):
         return _batches.masked_sum(values_fn(params, *statistics, *batch), mask)
 
     return jax.vmap(one)(noisy, *statistics)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _reestimate(reestimate, noisy, statistics, batch):
+def _estimator(reestimate, statistics, batches, draws):
+    """A function from noisy networks to their statistics: a tuple of one, or none."""
+    if reestimate is None:
+        return lambda noisy: ()
+    reestimate = _programs.compiled(reestimate)
+    _batches.check_batches("training_batches", batches, reestimate, before=2)
+    program = reestimate.program(_after)
+    start = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (draws, *jnp.shape(x))), statistics
+    )
+
+    def estimated(noisy):
+        own = None
+        for batch in map(_batches.arguments, batches):
+            own = program(noisy, start if own is None else own, batch)
+        if own is None:
+            raise ValueError("training_batches must hold a batch; got none.")
+        return (own,)
+
+    return estimated
+
+
+def _after(reestimate, noisy, statistics, batch):
     return jax.vmap(lambda p, s: reestimate(p, s, *batch))(noisy, statistics)
 
 
@@ -157,7 +174,6 @@ def _check_statistics(statistics, reestimate, training_batches):
                 "pass it, or none of the three."
             )
         return
-    _checks.check_function("reestimate", reestimate)
     if not jax.tree.leaves(statistics):
         raise ValueError(
             "statistics must hold the running statistics to be re-estimated; got "
@@ -165,4 +181,3 @@ def _check_statistics(statistics, reestimate, training_batches):
         )
     if training_batches is None:
         raise ValueError("training_batches must be given with reestimate.")
-    _batches.check_batches(training_batches)

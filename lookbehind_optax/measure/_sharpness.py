@@ -1,6 +1,7 @@
 """How much higher the loss is within a small distance."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -8,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookbehind_optax import _checks
+from lookbehind_optax import _numbers
+from lookbehind_optax import _params
 from lookbehind_optax import _precision
 from lookbehind_optax.measure import _ascent
 from lookbehind_optax.measure import _batches
+from lookbehind_optax.measure import _positive
+from lookbehind_optax.measure import _programs
 
 
 class Sharpness(NamedTuple):
@@ -38,7 +42,7 @@ def sharpness(
     losses_fn: Callable[..., jax.Array],
     params: Any,
     batches: _batches.Batches,
-    rho: _batches.Numbers,
+    rho: _positive.Positive,
     *,
     m: int | None = None,
     steps: int = 1,
@@ -61,13 +65,13 @@ def sharpness(
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
         batch, of shape (examples,).
       params: θ, a tree of floating-point arrays; computed in float32 or wider.
-      batches: the dataset, as for :func:`mean`; gone through once.
+      batches: the dataset, as for :func:`mean`; iterated over once.
       rho: one radius ρ > 0 or several, in units of the parameters.
       m: size of the groups; by default, each batch is one. It may be larger than
         the batches, which are then joined in memory, but not on the device at once.
       steps: number of ascent steps. The first gradient serves all radii.
       direction: of ascent; `sam_direction()` by default.
-      progress: what shows how far it is, such as `tqdm.tqdm`.
+      progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
       The loss, and the perturbed loss for each radius.
@@ -92,70 +96,68 @@ def sharpness(
       <https://arxiv.org/abs/2010.01412>`_, 2021, Section 4.1; Mordido et al.,
       `Lookbehind-SAM <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 5 and 6
     """
-    _checks.check_function("losses_fn", losses_fn)
-    _checks.check_params(params)
-    params = _precision.widen(params)
-    _checks.check_count("steps", steps, minimum=1)
-    if m is not None:
-        _checks.check_count("m", m, minimum=1)
-    radii = _checks.check_positive("rho", rho)
+    losses_fn = _programs.compiled(losses_fn)
     direction = _ascent.STEEPEST if direction is None else direction
-    _checks.check_transformation("direction", direction, "sam_direction()")
-    _batches.check_batches(batches)
+    _params.check_params(params)
+    params = _precision.widen(params)
+    _numbers.check_count("steps", steps, minimum=1)
+    if m is not None:
+        _numbers.check_count("m", m, minimum=1)
+    radii = _positive.positive("rho", rho)
+    _batches.check_batches("batches", batches, losses_fn)
+    loss = _over_chunks(losses_fn.program(_batches.sums))
+    gradient = _over_chunks(losses_fn.program(_ascent.gradient))
+    step = _programs.compiled(direction.update).program(_ascent.step)
 
-    examples = 0
-    loss = perturbed = jnp.zeros(())
+    def climbed(grads, chunks, radius):
+        """Where the ascent ends whose first gradient is `grads`."""
+        ahead, state = step(direction.init(params), params, grads, radius / steps)
+        for _ in range(steps - 1):
+            _, grads = gradient(ahead, chunks)
+            ahead, state = step(state, ahead, grads, radius / steps)
+        return ahead
+
+    def sums(chunks):
+        """Over a group: of the loss, and of that at the end of each ascent."""
+        value, grads = gradient(params, chunks)
+        highest = [loss(climbed(grads, chunks, radius), chunks) for radius in radii]
+        return value, jnp.stack(highest)
+
     shown = _batches.show(batches, progress, "sharpness")
-    for group, chunks in _groups(shown, m):
-        count = _batches.examples_in(group)
-        value, grads = _group_gradient(losses_fn, params, chunks)
-        highest = []
-        for radius in radii:
-            ahead, there = params, grads
-            for step in range(steps):
-                if step > 0:
-                    _, there = _group_gradient(losses_fn, ahead, chunks)
-                ahead = _ascent.ascend(direction, ahead, there, radius / steps)
-            highest.append(_group_loss(losses_fn, ahead, chunks))
-        loss, perturbed = loss + value, perturbed + jnp.stack(highest)
-        examples += count
-    if not examples:
-        raise ValueError("batches must hold at least one example; got none.")
-    return Sharpness(
-        rho=jnp.asarray(radii),
-        loss=loss / examples,
-        perturbed_loss=perturbed / examples,
+    here, perturbed = _batches.average(
+        (sums(chunks), [mask for _, mask in chunks]) for chunks in _groups(shown, m)
     )
+    return Sharpness(jnp.asarray(radii), loss=here, perturbed_loss=perturbed)
+
+
+def _over_chunks(program):
+    """Sums over the chunks of a group. A direction ignores the gradient's length."""
+
+    def sums(params, chunks):
+        parts = (program(params, *chunk) for chunk in chunks)
+        return functools.reduce(optax.tree.add, parts)
+
+    return sums
 
 
 def _groups(batches, m):
-    """Each group, and its parts of a size that the device takes."""
+    """Each group, as chunks of a size that the device takes."""
     size = None
     if m is None:
         for batch in batches:
             batch = _batches.arguments(batch)
             if _batches.examples_in(batch):
                 size = max(size or 0, _batches.examples_in(batch))
-                yield batch, list(_batches.padded([batch], size))
+                yield list(_batches.padded([batch], size))
         return
     sizes = []
     for group in _batches.cut(_noting_sizes(batches, sizes), m):
         # As large as the first batch, but not larger than a group.
         size = size or min(m, sizes[0])
-        yield group, list(_batches.padded(_batches.cut([group], size), size))
+        yield list(_batches.padded(_batches.cut([group], size), size))
 
 
 def _noting_sizes(batches, sizes):
     for batch in batches:
         sizes.append(_batches.examples_in(batch))
         yield batch
-
-
-def _group_loss(losses_fn, params, chunks):
-    return sum(_ascent.loss(losses_fn, params, *chunk) for chunk in chunks)
-
-
-def _group_gradient(losses_fn, params, chunks):
-    """Of the sum over the examples; a direction doesn't ask for its length."""
-    parts = [_ascent.gradient(losses_fn, params, *chunk) for chunk in chunks]
-    return jax.tree.map(lambda *xs: sum(xs), *parts)

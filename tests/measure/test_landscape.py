@@ -85,16 +85,23 @@ def test_values_may_be_a_tree():
 @pytest.mark.parametrize(
     ("axis", "t", "message"),
     [
-        (jnp.ones(3), jnp.ones(2), r"shapes of params; its leaf .* has \(3,\)"),
+        (jnp.ones(3), jnp.ones(2), r"axis .* shapes of params; the leaf .* has \(3,\)"),
         ({"w": jnp.ones(2)}, jnp.ones(2), "axis must be a tree like params"),
         (jnp.ones(2), 0.5, r"t must be a vector of floating-point .* got shape \(\)"),
         (jnp.ones(2), jnp.arange(3), "t must be a vector of floating-point"),
         (jnp.ones(2), jnp.ones(0), "t must be a vector"),
+        (jnp.ones(2, int), jnp.ones(2), "axis must hold arrays of floating-point"),
     ],
 )
 def test_bad_lines(axis, t, message):
     with pytest.raises(ValueError, match=message):
         measure.line(lambda w, x: x * w[0], jnp.ones(2), axis, t, [jnp.ones(3)])
+
+
+def test_bad_axes_of_a_plane():
+    w, t = jnp.ones(2), jnp.ones(1)
+    with pytest.raises(ValueError, match=r"axes\[1\] must have the shapes of params"):
+        measure.plane(lambda w, x: x, w, (w, jnp.ones(3)), t, t, [jnp.ones(3)])
 
 
 def test_points_on_one_line():

@@ -44,7 +44,7 @@ def test_the_same_key_draws_the_same():
     assert np.all(measured(1).values != measured(2).values)
 
 
-def test_statistics_are_estimated_anew_for_each_draw():
+def test_statistics_are_estimated_for_each_draw():
     """A normalised network doesn't notice that its only weight is another."""
     rng = np.random.default_rng(0)
     batches = [jnp.asarray(rng.normal(size=8), jnp.float32) for _ in range(200)]
@@ -90,6 +90,14 @@ def test_statistics_are_estimated_anew_for_each_draw():
         (
             {"reestimate": lambda w, s, x: s, "statistics": jnp.ones(2)},
             "training_batches must be given with reestimate",
+        ),
+        (
+            {
+                "reestimate": lambda w, s, x: s,
+                "statistics": jnp.ones(2),
+                "training_batches": [],
+            },
+            "training_batches must hold a batch; got none",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_adaptive(steps):
 
 
 @pytest.mark.usefixtures("x64")
-def test_batches_are_the_groups_unless_told_otherwise():
+def test_batches_are_the_groups_by_default():
     params, arrays = network(), examples()
     batches = batched(arrays, 7)
     found = measure.sharpness(losses, params, batches, 0.2)
@@ -143,9 +143,7 @@ def test_under_jit():
         ({"steps": 0}, ValueError, "steps must be at least 1; got 0"),
         ({"batches": []}, ValueError, "batches must hold at least one example"),
         ({"batches": [], "m": 3}, ValueError, "batches must hold at least one example"),
-        ({"direction": "up"}, TypeError, "direction must be"),
         ({"params": 3}, TypeError, "params must hold floating-point"),
-        ({"losses_fn": 1.0}, TypeError, "losses_fn must be a function"),
     ],
 )
 def test_bad_input(change, error, message):
@@ -163,7 +161,7 @@ def test_bad_input(change, error, message):
 
 
 @pytest.mark.usefixtures("x64")
-def test_a_climb_meets_what_multistep_sam_meets():
+def test_a_climb_is_the_ascent_of_multistep_sam():
     params, (x, y) = network(), examples()
     found = measure.climb(losses, params, (x, y), rho=0.2, k=3)
     flat, unravel = jax.flatten_util.ravel_pytree(params)

@@ -1,0 +1,56 @@
+"""Momentum and moments, which follow weights that are taken back."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lookbehind_optax import _numbers
+from lookbehind_optax import _precision
+
+
+def check(pullback: str) -> None:
+    """The name is that of a way."""
+    _numbers.check_choice("pullback", pullback, ("none", "reset", "pullback"))
+
+
+def pull_back(pullback, base, params, start, end, alpha) -> Any:
+    """The base optimizer's state after its weights moved back to a share α of the way.
+
+    Args:
+      pullback: "none" returns `end`, "reset" gives its moments their initial values,
+        "pullback" interpolates them by α from `start`. Moments are the leaves that
+        correspond to parameters; counts and schedules stay.
+      base: the base optimizer.
+      params: what it would be initialised with.
+      start: its state where the way began.
+      end: its state where it ended.
+      alpha: a number, or a tree like `params` with one for each leaf.
+    """
+    if pullback == "none":
+        return end
+    start = base.init(params) if pullback == "reset" else start
+
+    def alpha_of(leaf, a):  # optax.masked leaves holes
+        return leaf if isinstance(leaf, optax.MaskedNode) else a
+
+    alphas = optax.tree.map_params(
+        base,
+        alpha_of,
+        end,
+        jax.tree.broadcast(alpha, params),
+        transform_non_params=lambda _: None,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+
+    def move(a, now, then):
+        if a is None:
+            return now
+        if pullback == "reset":
+            return then.astype(now.dtype)
+        # A flag for each weight has the weight's shape, too.
+        is_number = jnp.issubdtype(now.dtype, jnp.inexact)
+        return _precision.interpolate(then, now, a) if is_number else now
+
+    return jax.tree.map(move, alphas, end, start, is_leaf=lambda x: x is None)
