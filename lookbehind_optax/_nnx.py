@@ -114,15 +114,20 @@ def nnx_step(
     _, recorded, out = step(params, recorded, *args, **kwargs)
     aux, state = out.aux
     nnx.update(everything, state.value)
-    tx, optimizer.tx = optimizer.tx, _replay.replaying(recorded)
-    try:
-        optimizer.update(model, _like(variables, recorded.grads))
-    finally:
-        optimizer.tx = tx
+    _update(model, optimizer, _like(variables, recorded.grads), recorded)
     if out.finite is not None:
         after = nnx.as_pure(nnx.state((everything, optimizer)))
         nnx.update((everything, optimizer), _step.keep_if(out.finite, after, before))
     return out._replace(aux=aux)
+
+
+def _update(model, optimizer, grads, recorded):
+    """The optimizer's own update, or an override of it, with what the step found."""
+    tx, optimizer.tx = optimizer.tx, _replay.replaying(recorded)
+    try:
+        optimizer.update(model, grads)
+    finally:
+        optimizer.tx = tx
 
 
 def _split(everything, wrt, loss_fn, has_aux):

@@ -200,12 +200,12 @@ def lookahead(step, k, alpha=None, outer=None):
 
     def run(phi, a, steps):
         fast = slow = phi
-        state = None if outer is None else outer.init(phi)
+        state = outer and outer.init(phi)
         for t in range(1, steps + 1):
             fast, a = step(fast, a)
-            if t % k == 0 and outer is None:
+            if t % k == 0 and not outer:
                 slow = tree_map(lambda s, f: s + alpha * (f - s), slow, fast)
-            elif t % k == 0:
+            elif t % k == 0 and outer:
                 u, state = outer.step(tree_map(np.subtract, slow, fast), state, slow)
                 slow = tree_map(np.add, slow, u)
             if t % k == 0:

@@ -188,6 +188,30 @@ def test_a_stateful_direction_under_vmap(x64):
     assert (direction_state[0].ema["kernel"] != 0).all()
 
 
+@pytest.mark.parametrize("how", [vmapped, sharded], ids=["vmap", "shard_map"])
+def test_groups_share_a_random_direction(how, x64):
+    """A control for m-SAM: all of them are perturbed alike, and keep one key."""
+    key = jax.random.key(1)
+    optimizer = lb.sharpness_aware(
+        BASE, lb.random_direction(key), lb.last_descent(), RHO, axis_name="group"
+    )
+    params, x, y = data()
+    params = jax.tree.map(jnp.asarray, params)
+    after, state = jax.jit(how(optimizer))(params, optimizer.init(params), x, y)
+    _, now = jax.random.split(key)
+    noise = optax.tree.random_like(now, params)
+    moved = optax.tree.scale(RHO / optax.tree.norm(noise), noise)
+    at = optax.tree.add(params, moved)
+    grads = [jax.grad(loss)(at, *xy) for xy in zip(x, y, strict=True)]
+    mean = jax.tree.map(lambda *g: sum(g) / GROUPS, *grads)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * (g + 0.01 * p), params, mean)
+    chex.assert_trees_all_close(after, expected, rtol=1e-10)
+    assert (
+        jax.random.key_data(state.direction_state.inner_states["perturbed"].inner_state)
+        != jax.random.key_data(key)
+    ).any()
+
+
 def test_gradients_summed_already_are_refused(x64):
     """Inside `shard_map`, the gradient at unvarying parameters is summed by JAX."""
     optimizer, _ = MEMBERS["sam"]

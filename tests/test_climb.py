@@ -215,7 +215,9 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("member", [lb.sam, lb.asam, lb.multistep_sam])
+@pytest.mark.parametrize(
+    "member", [lb.sam, lb.asam, lb.multistep_sam, lb.wsam, lb.friendly_sam]
+)
 def test_mask(member, mask):
     """Masked leaves neither move on the climb nor enter the norm, yet they are trained.
 
@@ -401,6 +403,58 @@ def test_flops_and_straight_line_code_on_the_cpu(name):
     assert " conditional(" not in text
 
 
+def dense_step(optimizer):
+    """A network without a convolution."""
+    x, y = jnp.ones((8, 16)), jnp.ones((8, 4))
+    params = {"in": jnp.ones((16, 32)), "out": jnp.ones((32, 4))}
+
+    def loss(params):
+        return jnp.mean((jnp.tanh(x @ params["in"]) @ params["out"] - y) ** 2)
+
+    def step(params, state):
+        updates, state = optimizer.update(
+            jax.grad(loss)(params),
+            state,
+            params,
+            grad_fn=lambda p, i: jax.grad(loss)(p),
+        )
+        return optax.apply_updates(params, updates), state
+
+    return step, params
+
+
+@pytest.mark.parametrize("name", [*COMPILED, "gsam", "friendly_sam"])
+def test_one_loop_on_the_cpu_without_a_convolution(name):
+    """From three ascents on; and as many FLOPs as of straight-line code."""
+    short = {"gsam": (lb.gsam(BASE), 2), "friendly_sam": (lb.friendly_sam(BASE), 2)}
+    optimizer, gradients = (COMPILED | short)[name]
+    step, params = dense_step(optimizer)
+    compiled = jax.jit(step).lower(params, optimizer.init(params)).compile()
+    assert compiled.as_text().count(" while(") == (gradients > 3)
+    assert " conditional(" not in compiled.as_text()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        lb.multistep_sam,
+        lb.lookbehind_asam,
+        functools.partial(lb.lookbehind_sam, pullback="pullback"),
+        functools.partial(lb.lookbehind_sam, reuse_gradients=False),
+    ],
+)
+def test_a_program_of_constant_size_on_the_cpu_without_a_convolution(member):
+    def compiled(k):
+        optimizer = member(BASE, k=k)
+        step, params = dense_step(optimizer)
+        return jax.jit(step).lower(params, optimizer.init(params)).compile()
+
+    short, long = (compiled(k).as_text() for k in (4, 10))
+    assert abs(len(long) - len(short)) < 0.01 * len(short)
+    memory = [compiled(k).memory_analysis() for k in (4, 10)]
+    assert memory[0].temp_size_in_bytes == memory[1].temp_size_in_bytes
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(
     "member",
@@ -445,3 +499,49 @@ def test_momentum_advances_and_adams_count_goes_on():
     _, state = step(optimizer, jnp.array([1.0, 2.0]))
     assert optax.tree.get(state.base_state, "count") == 3
     assert state.count == 1
+
+
+def test_a_sharpness_aware_base():
+    """It would ask for gradients that nobody has; without a climb it may."""
+    with pytest.raises(TypeError, match=r"^base must not be sharpness-aware itself"):
+        lb.lookbehind_sam(optax.chain(lb.sam(BASE))).init(jnp.ones(2))
+    lb.lookbehind_sam(lb.sam(BASE), k=0).init(jnp.ones(2))
+
+
+OTHER_STATES = {
+    "of another base": lb.sam(optax.adam(0.1)),
+    "of a base without momentum": lb.sam(optax.sgd(0.1)),
+    "of a chain": lb.sam(optax.chain(optax.clip(1.0), BASE)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_STATES)
+def test_the_state_of_another_base(name):
+    params = jnp.ones(2)
+    state = OTHER_STATES[name].init(params)
+    message = (
+        r"(?s)^state must come from .* over the same base; .*instead of.*PyTreeDef"
+    )
+    with pytest.raises(ValueError, match=message):
+        step(lb.lookbehind_sam(BASE), params, state)
+
+
+def test_the_state_of_the_base_itself():
+    """The remedy in the message is one."""
+    params = jnp.ones(2)
+    message = r"^state must be a SharpnessAwareState.*_replace\(base_state=\.\.\.\)"
+    with pytest.raises(TypeError, match=message):
+        step(lb.sam(BASE), params, BASE.init(params))
+    trained = jax.tree.map(jnp.ones_like, BASE.init(params))
+    optimizer = lb.sam(BASE)
+    state = optimizer.init(params)._replace(base_state=trained)
+    _, state = step(optimizer, params, state)
+    assert (optax.tree.get(state, "trace") > 1.9).all()
+
+
+def test_what_nobody_knows_of_the_perturbed_loss():
+    """By `grad_fn`, a loss is not there: the least float32, which is finite."""
+    _, state = step(lb.sam(BASE), jnp.ones(2))
+    assert state.perturbed_loss == jnp.finfo(jnp.float32).min
+    _, state = step(lb.sam(BASE, 0.5), jnp.array([3.0, 4.0]), value_fn=quadratic)
+    np.testing.assert_allclose(state.perturbed_loss, 5.5**2 / 2, rtol=1e-6)

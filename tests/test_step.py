@@ -500,6 +500,23 @@ def test_micro_batches_save_memory(name):
     assert temporary(8) < temporary(1) / 4
 
 
+@pytest.mark.parametrize("convolution", [False, True])
+def test_micro_batches_are_a_loop_without_a_convolution(convolution):
+    """On CPUs; as the climb, they go through one place."""
+    x = jnp.ones((12, 8))
+    params = {"kernel": jnp.ones((8, 8)), "filter": jnp.ones((1, 1, 3))}
+
+    def loss(params, x):
+        h = jnp.tanh(x @ params["kernel"])
+        if convolution:
+            h = jax.lax.conv(h[:, None], params["filter"], (1,), "SAME")
+        return jnp.mean(h**2)
+
+    step = lb.make_step(loss, SGD, micro_batches=3)
+    compiled = jax.jit(step).lower(params, SGD.init(params), x).compile()
+    assert compiled.as_text().count(" while(") == (not convolution)
+
+
 def test_micro_batches_take_every_nth_example():
     """So that the shards of a sharded batch stay where they are."""
     params = jnp.array(0.0)
