@@ -109,16 +109,15 @@ def nnx_step(
         axis_name=axis_name,
         fresh_keys=fresh_keys,
     )
-    recorded = _replay.start(params, opt_state)
     kwargs |= {"dynamic_scale": dynamic_scale, "of_model": of_model}
-    _, recorded, out = step(params, recorded, *args, **kwargs)
-    aux, state = out.aux
-    nnx.update(everything, state.value)
+    start = _replay.start(params, opt_state)
+    _, recorded, out = step(params, start, *args, **kwargs)
+    nnx.update(everything, out.aux[1].value)
     _update(model, optimizer, _like(variables, recorded.grads), recorded)
     if out.finite is not None:
         after = nnx.as_pure(nnx.state((everything, optimizer)))
         nnx.update((everything, optimizer), _step.keep_if(out.finite, after, before))
-    return out._replace(aux=aux)
+    return out._replace(aux=out.aux[0])
 
 
 def _update(model, optimizer, grads, recorded):

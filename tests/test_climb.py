@@ -1,6 +1,7 @@
 """The climb: hand-worked steps, plug-in directions, masks, counts of gradients."""
 
 import functools
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -391,7 +392,7 @@ def test_flops_and_straight_line_code_on_the_cpu(name):
     optimizer, gradients = COMPILED[name]
     grad, step, params = convnet_step(optimizer)
     one = jax.jit(grad).lower(params).compile().cost_analysis()
-    compiled = jax.jit(step).lower(params, optimizer.init(params)).compile()
+    compiled: Any = jax.jit(step).lower(params, optimizer.init(params)).compile()
     all_of_them = compiled.cost_analysis()
     assert one is not None
     assert all_of_them is not None
@@ -429,7 +430,7 @@ def test_one_loop_on_the_cpu_without_a_convolution(name):
     short = {"gsam": (lb.gsam(BASE), 2), "friendly_sam": (lb.friendly_sam(BASE), 2)}
     optimizer, gradients = (COMPILED | short)[name]
     step, params = dense_step(optimizer)
-    compiled = jax.jit(step).lower(params, optimizer.init(params)).compile()
+    compiled: Any = jax.jit(step).lower(params, optimizer.init(params)).compile()
     assert compiled.as_text().count(" while(") == (gradients > 3)
     assert " conditional(" not in compiled.as_text()
 
@@ -451,7 +452,7 @@ def test_a_program_of_constant_size_on_the_cpu_without_a_convolution(member):
 
     short, long = (compiled(k).as_text() for k in (4, 10))
     assert abs(len(long) - len(short)) < 0.01 * len(short)
-    memory = [compiled(k).memory_analysis() for k in (4, 10)]
+    memory: Any = [compiled(k).memory_analysis() for k in (4, 10)]
     assert memory[0].temp_size_in_bytes == memory[1].temp_size_in_bytes
 
 

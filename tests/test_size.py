@@ -30,7 +30,7 @@ def docstrings(tree):
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if isinstance(node.value.value, str)
-        for line in range(node.lineno, node.end_lineno + 1)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
     }
 
 
@@ -52,7 +52,7 @@ def own_lines(source):
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
 
     def span(node):
-        return set(range(node.lineno, node.end_lineno + 1))
+        return set(range(node.lineno, (node.end_lineno or 0) + 1))
 
     found = {}
     for node in ast.walk(ast.parse(source)):

@@ -1,6 +1,7 @@
 """The step that a loss and an optimizer make."""
 
 import functools
+from typing import Any
 
 import chex
 from flax.training.dynamic_scale import DynamicScale
@@ -513,7 +514,7 @@ def test_micro_batches_are_a_loop_without_a_convolution(convolution):
         return jnp.mean(h**2)
 
     step = lb.make_step(loss, SGD, micro_batches=3)
-    compiled = jax.jit(step).lower(params, SGD.init(params), x).compile()
+    compiled: Any = jax.jit(step).lower(params, SGD.init(params), x).compile()
     assert compiled.as_text().count(" while(") == (not convolution)
 
 
