@@ -23,10 +23,14 @@ def mean(axis_name, tree):
 
 
 def first(axis_name, x):
-    """The integer or boolean array of the first member, on all members."""
+    """The array of integers, booleans or keys of the first member, on all members."""
     x = jnp.asarray(x)
-    mine = jnp.where(index(axis_name) == 0, x, jnp.zeros_like(x))
-    return jax.lax.psum(mine.astype(jnp.int32), axis_name).astype(x.dtype)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = first(axis_name, jax.random.key_data(x))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    numbers = x.astype(jnp.int32) if x.dtype == bool else x
+    mine = jnp.where(index(axis_name) == 0, numbers, jnp.zeros_like(numbers))
+    return jax.lax.psum(mine, axis_name).astype(x.dtype)
 
 
 def everywhere(axis_name, flag):
