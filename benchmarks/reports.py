@@ -1,6 +1,6 @@
 """How results are kept: all numbers as JSON, and what they show, a table and a picture.
 
-    python -m benchmarks.reports benchmarks/results/sharpness_small.json
+    python -m benchmarks.reports benchmarks/results/paper/sharpness_small.json
 
 A benchmark writes JSON with `save`. Its table, as Markdown, and its picture are made
 from that file alone, by its own functions `table` and `figure` of what the file holds;
@@ -9,6 +9,7 @@ the command above makes them again.
 
 import argparse
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.provenance import provenance
+from examples.trainer.provenance import provenance
 
 
 def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
@@ -45,11 +46,19 @@ def render(path: Path) -> None:
         raise ValueError(
             f"{path} must hold the result of a benchmark, as JSON: {error!r}"
         ) from error
-    benchmark = importlib.import_module(f"benchmarks.{name}")
+    benchmark = module(name)
     table = benchmark.table(results)
     path.with_suffix(".md").write_text(table + "\n")
     benchmark.figure(results).savefig(path.with_suffix(".png"), dpi=150)
     print(f"{table}\n\nIt is in {path.with_suffix('.md')}, with .json and .png.")
+
+
+def module(name: str) -> Any:
+    """The benchmark of that name, in whatever room it is."""
+    for room in ("speed", "paper"):
+        if importlib.util.find_spec(f"benchmarks.{room}.{name}"):
+            return importlib.import_module(f"benchmarks.{room}.{name}")
+    raise ValueError(f"there is no benchmark {name!r} that could render its result")
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

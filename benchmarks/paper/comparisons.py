@@ -1,0 +1,328 @@
+"""How good: the paper's tables and figures that compare ways to train.
+
+    python -m benchmarks.paper.comparisons --question table-1 --size small
+
+All runs are one job. Those that are finished are not done again, also if another
+question asked for them; one that was interrupted goes on; one that fails is reported,
+and the others are still done.
+"""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+import sys
+from typing import Any
+from typing import Literal
+
+import jax
+from matplotlib.figure import Figure
+import numpy as np
+from scipy import stats
+from tqdm import tqdm
+import tyro
+
+from benchmarks import checks
+from benchmarks import reports
+from benchmarks.paper.questions import configure
+from benchmarks.paper.questions import Name
+from benchmarks.paper.questions import Question
+from benchmarks.paper.questions import QUESTIONS
+from benchmarks.paper.questions import Row
+from benchmarks.paper.questions import Setting
+from benchmarks.paper.questions import SIZES
+from examples.images import data
+from examples.images.config import Config
+from examples.images.training import Training
+from examples.trainer import runs
+from lookbehind_optax import measure
+
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+REFERENCE = "SAM"  # what differences and p-values are from
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Compare ways to train, as a table or figure of the paper does.
+
+    Attributes:
+      question: a table or figure of the paper, or price, which is Lookbehind-SAM on the
+        parts of a minibatch.
+      size: smoke takes a minute on two CPU cores, small half an hour to an hour there
+        on real data, and paper days on a GPU.
+      data_dir: folder of datasets that TFDS has prepared, or is to prepare.
+      runs: folder of all runs, which other questions of that size use, too.
+      output: folder for the results, as JSON, Markdown and PNG; they are replaced.
+    """
+
+    question: Name = "table-1"
+    size: Literal["smoke", "small", "paper"] = "smoke"
+    data_dir: Path | None = None
+    runs: Path = Path("runs/comparisons")
+    output: Path = Path("benchmarks/results/paper")
+
+
+def load(setting: Setting, data_dir: Path | None) -> data.Dataset:
+    """The setting's part of its dataset."""
+    whole = data.load(setting.config.dataset, data_dir)
+    train, test = (
+        data.Examples(*(array[:count] for array in examples))
+        for examples, count in (
+            (whole.train, setting.train),
+            (whole.test, setting.test),
+        )
+    )
+    return dataclasses.replace(whole, train=train, test=test)
+
+
+def folder_name(config: Config, setting: Setting) -> str:
+    """Tells a run from all others of a setting: what was told beyond it."""
+    told = [
+        f"{field.name}={getattr(config, field.name)}"
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != getattr(setting.config, field.name)
+    ]
+    return "_".join(told).replace(" ", "-").replace("/", "-")
+
+
+def run(config: Config, dataset: data.Dataset, folder: Path) -> dict[str, Any]:
+    """Trains, or finds it done; with the log beside the summary."""
+    config = dataclasses.replace(config, output=folder)
+    summary = runs.run(config, Training(config, dataset), folder)
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    jax.clear_caches()  # of functions that no other run will use
+    return {"summary": summary, "log": [json.loads(line) for line in lines]}
+
+
+def compare(
+    question: Question, setting: Setting, dataset: data.Dataset, folder: Path
+) -> list[dict[str, Any]]:
+    """Runs every row with every seed; what failed says why."""
+    rows = question.rows(setting)
+    cells = [(row, seed) for seed in range(setting.seeds) for row in rows]
+    found = {row.label: [] for row in rows}
+    for row, seed in (progress := tqdm(cells, unit="run")):
+        progress.set_description(f"{row.label}, seed {seed}")
+        config = configure(setting, question, row)
+        name = folder_name(config, setting) or "setting"
+        config = dataclasses.replace(config, seed=seed)
+        try:
+            cell = run(config, dataset, folder / name / f"seed-{seed}")
+        except runs.Stopped:
+            raise
+        except Exception as error:  # whatever it is, the others may do better
+            tqdm.write(f"{row.label}, seed {seed}, failed: {error}")
+            cell = {"failed": f"{type(error).__name__}: {error}"}
+        found[row.label].append({"seed": seed, **cell})
+    return [describe(row, found[row.label], setting) for row in rows]
+
+
+def describe(row: Row, cells: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
+    """A row of the JSON."""
+    done = [cell for cell in cells if "failed" not in cell]
+    described = {
+        **row._asdict(),
+        "failed": {cell["seed"]: cell["failed"] for cell in cells if "failed" in cell},
+        "seeds": [cell["seed"] for cell in done],
+        "revisions": sorted({cell["summary"]["revision"] for cell in done}),
+    }
+    if not done:
+        return described
+    first = done[0]["summary"]
+    # Of whole minibatches, whatever the size of those that the row takes.
+    whole = first["config"]["batch_size"] / setting.config.batch_size
+    return {
+        **described,
+        "epochs": first["config"]["epochs"],
+        "gradients": first["gradient_evaluations"] * whole,
+        "seconds": [cell["summary"]["wall_seconds"] for cell in done],
+        "accuracy": [cell["summary"]["final_test_accuracy"] for cell in done],
+        "accuracy_by_epoch": curves(done, "test_accuracy"),
+        "alpha_by_epoch": curves(done, "alpha"),
+    }
+
+
+def curves(cells: list[dict[str, Any]], name: str) -> list[list[float]]:
+    """A value of the logs, for each seed over the epochs."""
+    return [[record[name] for record in cell["log"]] for cell in cells]
+
+
+def differences(row: dict[str, Any], reference: dict[str, Any]) -> np.ndarray:
+    """Points of accuracy above the reference, for the seeds that both have."""
+    theirs = dict(zip(reference["seeds"], reference["accuracy"], strict=True))
+    ours = zip(row["seeds"], row["accuracy"], strict=True)
+    return 100 * np.array([acc - theirs[seed] for seed, acc in ours if seed in theirs])
+
+
+def p_value(difference: np.ndarray) -> str:
+    """Of Student's test that the mean of paired differences is 0, two-sided."""
+    if len(difference) < 2 or np.ptp(difference) == 0:
+        return "–"
+    _, p = stats.ttest_1samp(difference, 0.0)
+    return f"{p:.2g}"
+
+
+def gradients_until(row: dict[str, Any], accuracy: float) -> float | None:
+    """Until the mean over the seeds first reaches an accuracy."""
+    mean = np.mean(row["accuracy_by_epoch"], axis=0)
+    epochs = np.flatnonzero(mean >= accuracy)
+    return row["gradients"] * (epochs[0] + 1) / len(mean) if len(epochs) else None
+
+
+def alpha_by_epoch(row: dict[str, Any]) -> np.ndarray | None:
+    """The mean over the seeds; None where no α is at work."""
+    if "Lookbehind" not in row["label"]:
+        return None
+    return np.mean(row["alpha_by_epoch"], axis=0)
+
+
+def table(results: dict[str, Any]) -> str:
+    """A row for each way to train: its price, its accuracy, and how sure that is."""
+    complete = {row["label"]: row for row in results["rows"] if row["seeds"]}
+    reference = complete.get(REFERENCE)
+    baseline = complete.get("Multistep-SAM") if results["counts"] else None
+    head = ["", "epochs", "gradients", "seconds", "test accuracy (%)", "n"]
+    head += [f"over {REFERENCE}", "p"]
+    head += ["gradients until Multistep-SAM's accuracy (%)"] if baseline else []
+    of_alpha = results["shows"] == "alpha"
+    head += ["α in the first epoch", "in the last"] if of_alpha else []
+    rows = []
+    for row in results["rows"]:
+        if not row["seeds"]:
+            rows.append([row["label"], *["failed"] * (len(head) - 1)])
+            continue
+        cells = [
+            row["label"],
+            str(row["epochs"]),
+            f"{row['gradients']:,.0f}",
+            reports.spread(row["seconds"]),
+            reports.spread(100 * np.array(row["accuracy"])),
+            str(len(row["seeds"])),
+        ]
+        if reference is None or row["label"] == REFERENCE:
+            cells += ["", ""]
+        else:
+            difference = differences(row, reference)
+            cells += [f"{np.mean(difference):+.2f}", p_value(difference)]
+        if baseline is not None:
+            goal = float(np.mean(baseline["accuracy"]))
+            needed = gradients_until(row, goal)
+            share = None if needed is None else needed / baseline["gradients"]
+            cells.append("never" if share is None else f"{100 * share:.0f}")
+        if of_alpha:
+            alpha = alpha_by_epoch(row)
+            cells += ["", ""] if alpha is None else [f"{alpha[i]:.3f}" for i in (0, -1)]
+        rows.append(cells)
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """Accuracies, over a number if the question is about one; or α over training."""
+    complete = [row for row in results["rows"] if row["seeds"]]
+    if results["shows"] == "alpha":
+        alphas = {row["label"]: alpha_by_epoch(row) for row in complete}
+        drawing = measure.plot_alpha(
+            {label: alpha for label, alpha in alphas.items() if alpha is not None}
+        )
+        drawing.axes[0].set_xlabel("epoch")
+        return drawing
+    means = [100 * np.mean(row["accuracy"]) for row in complete]
+    errors = [
+        100 * np.std(row["accuracy"], ddof=1) if len(row["seeds"]) > 1 else 0.0
+        for row in complete
+    ]
+    drawing = Figure(figsize=(7, 4.2), layout="constrained")
+    axes: Any = drawing.subplots()
+    if not results["x"]:
+        places = np.arange(len(complete))[::-1]
+        axes.errorbar(means, places, xerr=errors, fmt="o", color="black", capsize=3)
+        for place, row in zip(places, complete, strict=True):
+            axes.plot(
+                100 * np.array(row["accuracy"]),
+                [place] * len(row["accuracy"]),
+                marker=".",
+                color="gray",
+                linestyle="",
+                zorder=0,
+            )
+        axes.set_yticks(places, [row["label"] for row in complete])
+        axes.set_xlabel("test accuracy (%)")
+        axes.grid(axis="x", alpha=0.3)
+        return drawing
+    lines: dict[str, list[int]] = {}
+    dashes = itertools.cycle(("--", ":", "-.", (0, (8, 2))))
+    for i, row in enumerate(complete):
+        if row["line"]:
+            lines.setdefault(row["line"], []).append(i)
+        else:
+            axes.axhline(
+                means[i],
+                linestyle=next(dashes),
+                linewidth=1,
+                color="gray",
+                label=row["label"],
+            )
+    # Side by side, so that no bar hides another.
+    places = [row["x"] for row in complete if row["line"]]
+    width = 0.012 * np.ptp(places or [0.0])
+    shifts = width * (np.arange(len(lines)) - (len(lines) - 1) / 2)
+    for color, shift, (line, rows) in zip(COLORS, shifts, lines.items(), strict=False):
+        axes.errorbar(
+            [complete[i]["x"] + shift for i in rows],
+            [means[i] for i in rows],
+            yerr=[errors[i] for i in rows],
+            color=color,
+            marker="o",
+            capsize=3,
+            label=line,
+        )
+    axes.set_xlabel(results["x"])
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(alpha=0.3)
+    # Below and not at the lines, since they may lie on one another.
+    if complete:  # which is not so if all failed
+        drawing.legend(
+            loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+        )
+    return drawing
+
+
+def main() -> None:
+    """Trains, and reports, for each setting of the size."""
+    comparison = tyro.cli(
+        Comparison, prog="python -m benchmarks.paper.comparisons", description=__doc__
+    )
+    question = QUESTIONS[comparison.question]
+    for setting in SIZES[comparison.size]:
+        config = setting.config
+        of = f"{comparison.size}_{config.dataset}_{config.model}"
+        output = checks.writable(comparison.output / f"{comparison.question}_{of}.json")
+        dataset = load(setting, comparison.data_dir)
+        try:
+            rows = compare(question, setting, dataset, comparison.runs / of)
+        except runs.Stopped as stop:
+            sys.exit(f"{stop}. Run the same command again to go on.")
+        reports.save(
+            output,
+            "comparisons",
+            {
+                "question": comparison.question,
+                "about": question.about,
+                "x": question.x,
+                "shows": question.shows,
+                "counts": question.counts,
+                "setting": {
+                    "dataset": config.dataset,
+                    "train": setting.train,
+                    "test": setting.test,
+                    "model": config.model,
+                    "batch_size": config.batch_size,
+                },
+                "rows": rows,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,388 @@
+"""What the paper asks of its methods: for each table and figure, the runs to compare.
+
+Numbers of tables, figures and sections are those of Mordido et al. 2024.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
+
+from benchmarks.paper.trained import METHODS
+from examples.images.config import Config
+from examples.images.config import RECIPES
+
+Told = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One way to train, and where it stands in table and picture.
+
+    Attributes:
+      label: of the row.
+      told: what it tells the trainer, beyond the setting.
+      times: the setting's epochs, times this.
+      line: in a picture over a number, the line that the row belongs to.
+      x: the number.
+    """
+
+    label: str
+    told: Told
+    times: float = 1.0
+    line: str = ""
+    x: float = 0.0
+
+
+class Setting(NamedTuple):
+    """What all rows have in common.
+
+    Attributes:
+      config: of every training.
+      seeds: runs of each row.
+      train: number of training examples, the first of the dataset; all if None.
+      test: number of test examples.
+      ks: numbers of ascent steps that pictures compare.
+      rhos: radii that pictures compare.
+    """
+
+    config: Config
+    seeds: int
+    train: int | None = None
+    test: int | None = None
+    ks: tuple[int, ...] = (2, 5, 10)
+    rhos: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+class Question(NamedTuple):
+    """A table or figure.
+
+    Attributes:
+      about: what is asked.
+      rows: the ways to train that answer it, in a setting.
+      x: what the number of a picture's rows is; a table's have none.
+      shows: what the picture is of: final accuracies, or α over training.
+      counts: whether gradients are counted until Multistep-SAM's accuracy is reached.
+      told: what changes in the setting.
+    """
+
+    about: str
+    rows: Callable[[Setting], list[Row]]
+    x: str = ""
+    shows: Literal["accuracy", "alpha"] = "accuracy"
+    counts: bool = False
+    told: Told = {}  # noqa: RUF012 nobody changes it
+
+
+def cifar(dataset: str, model: str) -> Setting:
+    """The paper's Section 4.2."""
+    told = {**RECIPES["cifar"], "dataset": dataset, "model": model, "rho": None}
+    return Setting(Config(**{**told, "k": None, "alpha": None}), seeds=3)
+
+
+SIZES: dict[str, tuple[Setting, ...]] = {
+    "smoke": (
+        Setting(
+            Config(model="convnet-bn", epochs=1, batch_size=64, learning_rate=0.1),
+            seeds=2,
+            train=256,
+            test=128,
+            ks=(2,),
+            rhos=(0.02, 0.05),
+        ),
+    ),
+    # A quarter of the pixels and a tenth of the images: what two CPU cores can repeat
+    # for dozens of rows within the hour.
+    "small": (
+        Setting(
+            Config(
+                dataset="fashion_mnist",
+                image_size=14,
+                model="wrn-10-1",
+                epochs=12,
+                batch_size=128,
+                learning_rate=0.1,
+            ),
+            seeds=3,
+            train=6000,
+            test=5000,
+        ),
+    ),
+    "paper": (
+        cifar("cifar10", "resnet34"),
+        cifar("cifar10", "wrn-28-2"),
+        cifar("cifar100", "resnet50"),
+        cifar("cifar100", "wrn-28-10"),
+    ),
+}
+
+
+def lookbehind(k: int = 2, **told: Any) -> Told:
+    """Lookbehind-SAM, with α = 1/k by default."""
+    return {"optimizer": "lookbehind_sam", "k": k, "alpha": 1 / k, **told}
+
+
+def multistep(k: int = 2, **told: Any) -> Told:
+    """Multistep-SAM."""
+    return {"optimizer": "multistep_sam", "k": k, **told}
+
+
+def asam(told: Told) -> Told:
+    """The same with ASAM's direction."""
+    return {**told, "optimizer": told["optimizer"].replace("_sam", "_asam")}
+
+
+SGD, SAM = METHODS["SGD"], METHODS["SAM"]
+ASAM = {"optimizer": "asam"}
+# Zhang et al. 2019 synchronise every 5 steps with α = 0.5.
+LOOKAHEAD = {"lookahead": 5, "lookahead_alpha": 0.5}
+BASELINE = Row("SAM", SAM)
+# As many gradients as methods of k = 2 take. Every question has it or `as_many`.
+LONGER_SGD = Row("SGD, three times the epochs", SGD, times=3.0)
+
+
+def as_many(k: int) -> Row:
+    """SGD for as many gradients as methods of k take, in a picture over k."""
+    line = "SGD, as many gradients"
+    return Row(f"{line}, k = {k}", SGD, times=k + 1.0, line=line, x=k)
+
+
+def generalisation(setting: Setting) -> list[Row]:
+    """Table 1."""
+    del setting
+    average = {"average": True}
+    return [
+        Row("SGD", SGD),
+        LONGER_SGD,
+        Row("Lookahead-SGD", {**SGD, **LOOKAHEAD}),
+        BASELINE,
+        Row("Multistep-SAM", multistep()),
+        Row("Multistep-SAM, average", multistep() | average),
+        Row("Lookahead-SAM", {**SAM, **LOOKAHEAD}),
+        Row("Lookbehind-SAM", lookbehind()),
+        Row("ASAM", ASAM),
+        Row("Multistep-ASAM", asam(multistep())),
+        Row("Multistep-ASAM, average", asam(multistep()) | average),
+        Row("Lookahead-ASAM", {**ASAM, **LOOKAHEAD}),
+        Row("Lookbehind-ASAM", asam(lookbehind())),
+    ]
+
+
+def adaptive(setting: Setting) -> list[Row]:
+    """Table 3 and Figure 10."""
+    del setting
+    alphas = {
+        "α = 0.5": 0.5,
+        "adaptive α": "adaptive",
+        "adaptive α per tensor": "adaptive-per-tensor",
+    }
+    rows = [LONGER_SGD, BASELINE, Row("ASAM", ASAM)]
+    for label, alpha in alphas.items():
+        told = lookbehind(alpha=alpha)
+        rows.append(Row(f"Lookbehind-SAM, {label}", told))
+        rows.append(Row(f"Lookbehind-ASAM, {label}", asam(told)))
+    return rows
+
+
+def switched(setting: Setting) -> list[Row]:
+    """Table 4. A step that switches takes k minibatches, so an epoch has 1/k steps."""
+    del setting
+    switch = {"switch_minibatches": True}
+    paper = {**switch, "reuse_gradients": False}
+    return [
+        LONGER_SGD,
+        BASELINE,
+        Row("Multistep-SAM", multistep()),
+        Row("Multistep-SAM, switched", multistep() | paper, times=2.0),
+        Row("Lookbehind-SAM", lookbehind()),
+        Row("Lookbehind-SAM, switched", lookbehind() | paper, times=2.0),
+        Row("Lookbehind-SAM, switched, reusing", lookbehind() | switch, times=2.0),
+    ]
+
+
+def stronger(setting: Setting) -> list[Row]:
+    """Table 8."""
+    wanted = ("SGD", LONGER_SGD.label, "SAM", "Multistep-SAM", "Lookbehind-SAM")
+    wanted += ("ASAM", "Multistep-ASAM", "Lookbehind-ASAM")
+    return [row for row in generalisation(setting) if row.label in wanted]
+
+
+def groups(setting: Setting) -> list[Row]:
+    """Table 9."""
+    methods = {
+        "SAM": SAM,
+        "Multistep-SAM": multistep(),
+        "Lookbehind-SAM": lookbehind(),
+    }
+    batch = setting.config.batch_size
+    sizes = {f", m = {m}": {"m": m} for m in (batch // 2, batch // 4)}
+    return [LONGER_SGD] + [
+        Row(f"{name}{suffix}", told | group)
+        for name, told in methods.items()
+        for suffix, group in {"": {}, **sizes}.items()
+    ]
+
+
+def gradients_needed(setting: Setting) -> list[Row]:
+    """Table 10: the same runs as Table 1's."""
+    wanted = (LONGER_SGD.label, "SAM", "Multistep-SAM", "Lookahead-SAM")
+    wanted += ("Lookbehind-SAM",)
+    return [row for row in generalisation(setting) if row.label in wanted]
+
+
+def over_k(setting: Setting) -> list[Row]:
+    """Figure 5."""
+    rows = [BASELINE]
+    for k in setting.ks:
+        for line, told in (
+            ("Multistep-SAM", multistep(k)),
+            ("Lookbehind-SAM, α = 1/k", lookbehind(k)),
+        ):
+            rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+        rows.append(as_many(k))
+    return rows
+
+
+def over_rho(setting: Setting) -> list[Row]:
+    """Figure 6."""
+    methods = {
+        "SAM": SAM,
+        "Multistep-SAM, k = 2": multistep(),
+        "Lookbehind-SAM, k = 2": lookbehind(),
+    }
+    rows = [LONGER_SGD, BASELINE]
+    for rho in setting.rhos:
+        for line, told in methods.items():
+            rows.append(
+                Row(f"{line}, ρ = {rho:g}", told | {"rho": rho}, line=line, x=rho)
+            )
+    return rows
+
+
+def over_alpha(setting: Setting) -> list[Row]:
+    """Figure 7."""
+    rows = [*(as_many(k)._replace(line="", x=0) for k in setting.ks), BASELINE]
+    for k in setting.ks:
+        line = f"Lookbehind-SAM, k = {k}"
+        for alpha in (0.2, 0.5, 0.8):
+            told = lookbehind(k, alpha=alpha)
+            rows.append(Row(f"{line}, α = {alpha}", told, line=line, x=alpha))
+    return rows
+
+
+def stages(setting: Setting) -> list[Row]:
+    """Figure 8: the share of the training after which the second method takes over."""
+    del setting
+    pairs = {
+        "SGD, then SAM": ("base", "sam"),
+        "SGD, then Lookbehind-SAM": ("base", "lookbehind_sam"),
+        "SAM, then Lookbehind-SAM": ("sam", "lookbehind_sam"),
+    }
+    rows = [Row("SGD", SGD), LONGER_SGD, BASELINE]
+    rows.append(Row("Lookbehind-SAM", lookbehind()))
+    for line, (first, second) in pairs.items():
+        told = {"k": 2, "alpha": 0.5} if second == "lookbehind_sam" else {}
+        for share in (0.25, 0.5, 0.75):
+            phases = f"{first} until {share}", f"{second} until 1"
+            rows.append(
+                Row(f"{line} at {share}", told | {"phases": phases}, line=line, x=share)
+            )
+    return rows
+
+
+def divided(setting: Setting) -> list[Row]:
+    """Figure 9 and Appendix A.1.2."""
+    rate, rows = setting.config.learning_rate, [BASELINE]
+    for k in setting.ks:
+        smaller = {"rho": 0.05 / k, "learning_rate": rate / k, "alpha": 1.0}
+        for line, told in (
+            ("ρ, α = 1/k", lookbehind(k)),
+            ("ρ/k, η/k, α = 1", lookbehind(k) | smaller),
+        ):
+            rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+        rows.append(as_many(k))
+    return rows
+
+
+def price(setting: Setting) -> list[Row]:
+    """Lookbehind on the k parts of a minibatch, for 1 + 1/k gradients of the whole.
+
+    All rows but the first take as many gradients, counted as of whole minibatches.
+    """
+    rows = [
+        Row("SGD", SGD),
+        LONGER_SGD,
+        Row("SAM", SAM, times=1.5),
+        Row("Lookbehind-SAM, k = 2", lookbehind()),
+    ]
+    for k in (2, 4):
+        parts = {
+            "switch_minibatches": True,
+            "batch_size": setting.config.batch_size // k,
+        }
+        rows.append(
+            Row(
+                f"Lookbehind-SAM on {k} parts",
+                lookbehind(k) | parts,
+                times=3 / (1 + 1 / k),
+            )
+        )
+    return rows
+
+
+QUESTIONS = {
+    "table-1": Question("Which method generalises best?", generalisation),
+    "table-3": Question("Is an adaptive α as good as a tuned one?", adaptive),
+    "table-4": Question("Do switched minibatches help?", switched),
+    "table-8": Question(
+        "What remains with a stronger recipe?",
+        stronger,
+        told={
+            "schedule": "cosine",
+            "label_smoothing": 0.1,
+            "weight_decay": 5e-4,
+        },
+    ),
+    "table-9": Question("What do smaller groups (m-SAM) change?", groups),
+    "table-10": Question(
+        "After how many gradients is Multistep-SAM's accuracy reached?",
+        gradients_needed,
+        counts=True,
+    ),
+    "figure-5": Question("How many ascent steps?", over_k, x="k"),
+    "figure-6": Question("Which radius?", over_rho, x="ρ"),
+    "figure-7": Question("Which α?", over_alpha, x="α"),
+    "figure-8": Question(
+        "When in the training?", stages, x="share of the training before the change"
+    ),
+    "figure-9": Question("Steps of ρ, or of ρ/k?", divided, x="k"),
+    "figure-10": Question(
+        "How does the adaptive α go over training?", adaptive, shows="alpha"
+    ),
+    "price": Question("Does Lookbehind pay at the price of SGD?", price),
+}
+Name = Literal[
+    "table-1",
+    "table-3",
+    "table-4",
+    "table-8",
+    "table-9",
+    "table-10",
+    "figure-5",
+    "figure-6",
+    "figure-7",
+    "figure-8",
+    "figure-9",
+    "figure-10",
+    "price",
+]
+
+
+def configure(setting: Setting, question: Question, row: Row) -> Config:
+    """The configuration of a row, but for seed and folder."""
+    config = dataclasses.replace(setting.config, **question.told)
+    longer = {
+        "epochs": round(row.times * config.epochs),
+        "drop_every": round(row.times * config.drop_every),
+    }
+    return dataclasses.replace(config, **longer, **row.told)

@@ -1,0 +1,248 @@
+"""How fast beside others: PyTorch's 2k gradients, `optax.contrib.sam`, another SAM.
+
+    pip install -e ".[peers]"
+    python -m benchmarks.speed.peers
+
+Steps of the same network on the same batch in the same precision take turns after a
+warm-up, each after a pause, and are compared within each turn. Each takes as many
+gradients as its method wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is
+Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and
+all SAMs, at k = 1, two.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import importlib.metadata
+from pathlib import Path
+import statistics
+import time
+from typing import Any
+
+import jax
+from matplotlib.figure import Figure
+import optax
+from tqdm import tqdm
+import tyro
+
+from benchmarks import checks
+from benchmarks import reports
+from benchmarks.speed import networks
+from benchmarks.speed.precisions import here
+from benchmarks.speed.precisions import Precision
+from benchmarks.speed.precisions import PRECISIONS
+import lookbehind_optax as lb
+
+RATE, MOMENTUM, RHO = 0.1, 0.9, 0.05
+BASE = optax.sgd(RATE, momentum=MOMENTUM)
+# Whose speed is compared with whose.
+PAIRS = {
+    "PyTorch, 2k gradients": "lookbehind_sam",
+    "PyTorch compiled, 2k gradients": "lookbehind_sam",
+    "optax.contrib.sam": "multistep_sam",
+    "pytorch_optimizer.SAM": "multistep_sam",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """Compare the speed of a step with that of other implementations.
+
+    Attributes:
+      models: networks: resnet34, any wrn-DEPTH-WIDTH of examples/images/models.py,
+        decoder-110m.
+      ks: numbers of ascent steps.
+      precisions: of the computation; all that the device has, unless named.
+      batch_size: of each network; its own on such a device if not given.
+      compile: whether PyTorch's loop is also measured with torch.compile.
+      repetitions: timed turns for each row.
+      output: where to write every sample, as JSON, with the table and the picture
+        beside it; replaced if it exists. By default
+        benchmarks/results/speed/peers_DEVICE.json.
+    """
+
+    models: tuple[str, ...] = ("wrn-28-2", "resnet34", "decoder")
+    ks: tuple[int, ...] = (1, 2, 5)
+    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
+    batch_size: int | None = None
+    compile: bool = dataclasses.field(
+        default_factory=lambda: jax.default_backend() == "gpu"
+    )
+    repetitions: int = 7
+    output: Path | None = None
+
+
+def of_jax(
+    network: networks.Network, optimizer: Any, donates: bool = True
+) -> Callable[[], None]:
+    """A jitted step of ours, or of any other transformation of Optax."""
+    step = jax.jit(
+        lb.make_step(network.loss, optimizer),
+        donate_argnums=(0, 1) if donates else (),
+    )
+    params = jax.tree.map(lambda x: x.copy(), network.params)
+    held = [params, optimizer.init(params)]
+
+    def run():
+        *held[:], _ = jax.block_until_ready(step(*held, network.batch))
+
+    return run
+
+
+def ways(
+    benchmark: Peers, name: str, network: networks.Network, precision: Precision, k: int
+) -> dict[str, Callable[[], None]]:
+    """Steps by name, ours and the peers'."""
+    climb = optax.chain(optax.contrib.normalize(), optax.sgd(RHO))
+    opaque = optax.contrib.sam(BASE, climb, sync_period=k + 1, opaque_mode=True)
+    found = {
+        "lookbehind_sam": of_jax(network, lb.lookbehind_sam(BASE, RHO, k, 1 / k)),
+        "multistep_sam": of_jax(network, lb.multistep_sam(BASE, RHO, k)),
+        # Its state holds the parameters once more, which can't be donated twice.
+        "optax.contrib.sam": of_jax(network, opaque, donates=False),
+    }
+    # Here, so that results can be rendered where PyTorch isn't.
+    try:
+        from benchmarks.speed import torch_loop
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the peers need PyTorch and pytorch_optimizer: pip install -e '.[peers]'"
+        ) from error
+
+    return found | torch_loop.steps(
+        name,
+        network,
+        precision,
+        rho=RHO,
+        k=k,
+        rate=RATE,
+        momentum=MOMENTUM,
+        compiles=benchmark.compile,
+    )
+
+
+def seconds(run: Callable[[], None]) -> float:
+    """Wall time of a step, after a pause.
+
+    The threads of PyTorch and of XLA wait awake for a while after their work, which
+    slows down whoever comes next on the same cores.
+    """
+    time.sleep(0.1)
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def speeds(row: dict[str, Any], peer: str) -> list[float]:
+    """How many times as fast ours is, turn by turn."""
+    ours = [turn[PAIRS[peer]] for turn in row["samples"]]
+    theirs = [turn[peer] for turn in row["samples"]]
+    return [peer / our for peer, our in zip(theirs, ours, strict=True)]
+
+
+def table(results: dict[str, Any]) -> str:
+    """A row for each peer: medians, and the range of the ratio."""
+    head = ["model", "batch", "precision", "k", "peer", "its step (ms)"]
+    head += ["ours", "its step (ms)", "ours is as fast, times"]
+    rows = []
+    for row in results["rows"]:
+        for peer, ours in PAIRS.items():
+            if peer not in row["samples"][0]:
+                continue
+            found = speeds(row, peer)
+            medians = [
+                1000 * statistics.median(turn[way] for turn in row["samples"])
+                for way in (peer, ours)
+            ]
+            rows.append(
+                [
+                    row["model"],
+                    str(row["batch_size"]),
+                    row["precision"],
+                    str(row["k"]),
+                    peer,
+                    f"{medians[0]:.1f}",
+                    ours,
+                    f"{medians[1]:.1f}",
+                    f"{statistics.median(found):.2f} "
+                    f"({min(found):.2f}–{max(found):.2f})",
+                ]
+            )
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """A panel for each peer: how many times as fast ours is, over k."""
+    peers = [p for p in PAIRS if any(p in r["samples"][0] for r in results["rows"])]
+    drawing = Figure(figsize=(3.7 * len(peers), 3.6), layout="constrained")
+    axes: Any = drawing.subplots(1, len(peers), squeeze=False)[0]
+    for ax, peer in zip(axes, peers, strict=True):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for row in results["rows"]:
+            if peer in row["samples"][0]:
+                line = lines.setdefault(f"{row['model']}, {row['precision']}", [])
+                line.append((row["k"], statistics.median(speeds(row, peer))))
+        for name, points in lines.items():
+            ax.plot(*zip(*points, strict=True), marker="o", label=name)
+        ax.axhline(1, color="gray", linewidth=0.8)
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+        ax.set_xticks(sorted({k for points in lines.values() for k, _ in points}))
+        ax.set_xlabel("k")
+        ax.set_ylabel("times as fast as the peer")
+        ax.set_title(f"{PAIRS[peer]}\nagainst {peer}", fontsize="small")
+    axes[0].legend(fontsize="small", frameon=False)
+    return drawing
+
+
+def main() -> None:
+    """Measures and reports."""
+    benchmark = tyro.cli(Peers, prog="python -m benchmarks.speed.peers")
+    platform = jax.default_backend()
+    output = checks.writable(
+        benchmark.output or Path(f"benchmarks/results/speed/peers_{platform}.json")
+    )
+    checks.among(networks.NAMES, models=benchmark.models)
+    checks.at_least(
+        1,
+        ks=benchmark.ks,
+        batch_size=benchmark.batch_size,
+        repetitions=benchmark.repetitions,
+    )
+    grid: list[tuple[str, Precision, int]] = [
+        (model, precision, k)
+        for model in benchmark.models
+        for precision in benchmark.precisions
+        for k in benchmark.ks
+    ]
+    rows = []
+    for model, precision, k in (progress := tqdm(grid, unit="row")):
+        progress.set_description(f"{model}, {precision}, k = {k}")
+        with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
+            network = networks.make(model, precision, benchmark.batch_size)
+            found = ways(benchmark, model, network, precision, k)
+            for run in found.values():  # compiles
+                run()
+            samples = [
+                {way: seconds(run) for way, run in found.items()}
+                for _ in range(benchmark.repetitions)
+            ]
+        rows.append(
+            {
+                "model": model,
+                "precision": precision,
+                "batch_size": benchmark.batch_size
+                or networks.default_batch_size(model),
+                "parameters": network.size,
+                "k": k,
+                "samples": samples,
+            }
+        )
+        jax.clear_caches()
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "pytorch_optimizer")
+    }
+    reports.save(output, "peers", {"peer_versions": versions, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

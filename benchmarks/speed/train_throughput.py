@@ -1,0 +1,207 @@
+"""Whether input starves the device: the trainer's images per second over the step's.
+
+    python -m benchmarks.speed.train_throughput
+    python -m benchmarks.speed.train_throughput --models wrn-28-2 --batch-size 128
+
+The trainer's way, as `examples.images` goes it, from images in memory through their
+random order and augmentation to the loss that is read for the log, is timed beside the
+bare step, made by `make_step`, which gets one prepared batch again and again. They take
+turns after a warm-up and are compared within each turn.
+"""
+
+import dataclasses
+from pathlib import Path
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+from tqdm import tqdm
+import tyro
+
+from benchmarks import checks
+from benchmarks import reports
+from benchmarks.speed.precisions import here
+from benchmarks.speed.precisions import Precision
+from benchmarks.speed.precisions import PRECISIONS
+from examples.images import data
+from examples.images.config import Config
+from examples.images.models import MODELS
+from examples.images.training import Training
+import lookbehind_optax as lb
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput:
+    """Compare images per second of the trainer with those of the bare step.
+
+    Attributes:
+      dataset: digits, or a dataset of TFDS that fits the memory.
+      data_dir: folder of datasets that TFDS has prepared.
+      models: networks, names in examples/images/models.py.
+      optimizer: a name of this library.
+      k: number of ascent steps.
+      batch_size: images in a step.
+      precisions: of the computation; all that the device has, unless named.
+      steps: in each turn; an epoch if there are fewer in one.
+      repetitions: number of turns.
+      output: where to write every sample, as JSON, with the table and the picture
+        beside it; replaced if it exists. By default
+        benchmarks/results/speed/train_throughput_DEVICE.json.
+    """
+
+    dataset: str = "cifar10"
+    data_dir: Path | None = None
+    models: tuple[str, ...] = ("wrn-16-2", "vit-micro")
+    optimizer: str = "lookbehind_sam"
+    k: int = 2
+    batch_size: int = 64
+    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
+    steps: int = 20
+    repetitions: int = 7
+    output: Path | None = None
+
+
+def measure(
+    benchmark: Throughput, model: str, precision: Precision, dataset: data.Dataset
+) -> dict[str, Any]:
+    """Seconds of both ways, of as many steps each."""
+    config = Config(
+        dataset=benchmark.dataset,
+        model=model,
+        optimizer=benchmark.optimizer,
+        k=benchmark.k,
+        batch_size=benchmark.batch_size,
+        precision="bf16" if precision == "bf16" else "fp32",
+        epochs=1000,
+    )
+    training = Training(config, dataset)
+    steps = min(benchmark.steps, training.steps_per_epoch)
+    state = training.init()
+
+    (phase,) = training.phases
+    step = jax.jit(
+        lb.make_step(training.loss, phase.optimizer, has_aux=True),
+        donate_argnums=(0, 1),
+    )
+    (batch,) = training.feed.batches(0, 1)
+    images, labels = training.feed.take(training.feed.arrays, batch)
+    images, key = training.prepare(images), jax.random.key(0)
+    # Copies, since both ways donate what they get.
+    bare: Any = jax.tree.map(
+        jnp.copy, (state.params, state.opt_state, state.batch_stats)
+    )
+
+    def take_bare_steps(bare):
+        for _ in range(steps):
+            params, opt_state, batch_stats = bare
+            params, opt_state, out = step(
+                params, opt_state, images, labels, batch_stats=batch_stats, key=key
+            )
+            bare = params, opt_state, out.aux["batch_stats"]
+        return jax.block_until_ready(bare)
+
+    def train(state, turn):
+        epoch = turn * training.steps_per_epoch
+        state = training.advance(state, epoch, epoch + steps)
+        float(state.sums["loss"])
+        return state
+
+    state, bare = train(state, 0), take_bare_steps(bare)
+    samples = []
+    name, turns = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
+    for turn in tqdm(turns, desc=name, unit="turn"):
+        begun = time.perf_counter()
+        state = train(state, turn)
+        between = time.perf_counter()
+        bare = take_bare_steps(bare)
+        samples.append(
+            {
+                "trainer_s": between - begun,
+                "step_s": time.perf_counter() - between,
+            }
+        )
+    return {
+        "model": model,
+        "precision": precision,
+        "images": steps * benchmark.batch_size,
+        "gradients": steps * phase.gradients,
+        "samples": samples,
+    }
+
+
+def ratios(row: dict[str, Any]) -> list[float]:
+    """Of the trainer's images per second over the bare step's, turn by turn."""
+    return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
+
+
+def table(results: dict[str, Any]) -> str:
+    """A row for each network: medians, and the range of the ratio."""
+    head = ["model", "precision", "trainer (images/s)", "trainer (gradients/s)"]
+    head += ["bare step (images/s)", "trainer over bare step"]
+    rows = []
+    for row in results["rows"]:
+        trainer = statistics.median(sample["trainer_s"] for sample in row["samples"])
+        step = statistics.median(sample["step_s"] for sample in row["samples"])
+        found = ratios(row)
+        rows.append(
+            [
+                row["model"],
+                row["precision"],
+                f"{row['images'] / trainer:,.0f}",
+                f"{row['gradients'] / trainer:,.1f}",
+                f"{row['images'] / step:,.0f}",
+                f"{statistics.median(found):.3f} ({min(found):.3f}–{max(found):.3f})",
+            ]
+        )
+    return reports.markdown(head, rows)
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """A point for each turn, a bar for their median."""
+    names = [f"{row['model']}, {row['precision']}" for row in results["rows"]]
+    drawing = Figure(figsize=(1.5 + 1.3 * len(names), 3.6), layout="constrained")
+    ax: Any = drawing.subplots()
+    for place, row in enumerate(results["rows"]):
+        found = ratios(row)
+        ax.bar(place, statistics.median(found), color="lightsteelblue")
+        ax.plot([place] * len(found), found, "k.", markersize=4)
+    ax.axhline(1, color="gray", linewidth=0.8)
+    ax.set_xticks(range(len(names)), names, rotation=20)
+    ax.set_ylabel("trainer over bare step")
+    return drawing
+
+
+def main() -> None:
+    """Measures and reports."""
+    benchmark = tyro.cli(Throughput, prog="python -m benchmarks.speed.train_throughput")
+    platform = jax.default_backend()
+    output = checks.writable(
+        benchmark.output
+        or Path(f"benchmarks/results/speed/train_throughput_{platform}.json")
+    )
+    checks.among(MODELS, models=benchmark.models)
+    checks.at_least(
+        1,
+        batch_size=benchmark.batch_size,
+        steps=benchmark.steps,
+        repetitions=benchmark.repetitions,
+    )
+    dataset = data.load(benchmark.dataset, benchmark.data_dir)
+    rows = []
+    for model in benchmark.models:
+        for precision in benchmark.precisions:
+            with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
+                rows.append(measure(benchmark, model, precision, dataset))
+    told = {
+        name: value
+        for name, value in dataclasses.asdict(benchmark).items()
+        if name not in ("data_dir", "models", "precisions", "output")
+    }
+    reports.save(output, "train_throughput", {**told, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

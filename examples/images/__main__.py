@@ -1,0 +1,73 @@
+"""Trains image classifiers: `python -m examples.images --help` says what it can do."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from examples.images import data
+from examples.images.config import Config
+from examples.images.config import RECIPES
+from examples.images.training import Training
+from examples.trainer import plots
+from examples.trainer import runs
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Trains with every seed, and reports."""
+    runs.main(train, Config, RECIPES, "examples.images", arguments)
+
+
+def train(config: Config) -> None:
+    """One run for each seed, in a folder of its own where there are several."""
+    if config.recipe == "vit" and config.pretrained is None:
+        raise ValueError("--recipe vit fine-tunes: give the weights as --pretrained")
+    dataset = data.find(config.dataset, config.data_dir)
+    summaries, logs = [], []
+    for seed in range(config.seed, config.seed + config.seeds):
+        folder = config.output if config.seeds == 1 else config.output / f"seed-{seed}"
+        one = dataclasses.replace(config, seed=seed, seeds=1, output=folder)
+        summaries.append(runs.run(one, Training(one, dataset), folder))
+        if jax.process_index() > 0:
+            continue
+        lines = (folder / "log.jsonl").read_text().splitlines()
+        logs.append([json.loads(line) for line in lines])
+        plots.plot_runs(logs[-1:], title(one), folder / "plots.png")
+    if jax.process_index() == 0:
+        report(config, summaries, logs)
+
+
+def title(config: Config) -> str:
+    """What a run is, in a line."""
+    optimizer = ", ".join(config.phases) or config.optimizer
+    return f"{config.model} on {config.dataset}, {optimizer} over {config.base}"
+
+
+def report(
+    config: Config, summaries: list[dict[str, Any]], logs: list[list[runs.Record]]
+) -> None:
+    """Says what came out, and draws all seeds together."""
+    last = summaries[-1]
+    accuracies = 100 * np.array([s["final_test_accuracy"] for s in summaries])
+    best = 100 * np.array([s["best_test_accuracy"] for s in summaries])
+    print(
+        f"{title(config)}: {last['parameters']:,} parameters, "
+        f"{last['gradient_evaluations']:,} gradient evaluations, "
+        f"{sum(s['wall_seconds'] for s in summaries):.0f} s on {last['device']}"
+    )
+    if config.seeds == 1:
+        print(f"test accuracy {accuracies[0]:.2f} %, at best {best[0]:.2f} %")
+    else:
+        plots.plot_runs(logs, title(config), config.output / "plots.png")
+        print(
+            f"test accuracy {accuracies.mean():.2f} ± {accuracies.std(ddof=1):.2f} %, "
+            f"at best {best.mean():.2f} ± {best.std(ddof=1):.2f} % "
+            f"(mean ± standard deviation over {config.seeds} seeds)"
+        )
+    print(f"Configuration, log, plots and checkpoints are in {config.output}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What the trainer of image classifiers is told, and recipes of the literature."""
+
+from pathlib import Path
+from typing import Any
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.config import RunConfig
+from examples.trainer.config import Share
+
+Recipe = Literal["digits", "cifar", "official", "asam", "imagenet", "vit"]
+
+
+@settings
+class Images(Settings):
+    """The recipe, the images and the network.
+
+    Attributes:
+      recipe: named defaults for all the rest; their sources are in
+        examples/images/config.py. `--recipe NAME --help` shows them.
+      dataset: digits (needs no network), or an image-classification dataset of TFDS:
+        cifar10, cifar100, fashion_mnist, imagenet2012, ...
+      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
+        if they aren't there. TFDS's own by default.
+      validation: share of the training examples, drawn by seed 0, to evaluate on after
+        each epoch; the test set then waits for the end. 0 evaluates on the test set.
+      label_noise: share of the training examples whose label is replaced by another
+        one, drawn evenly by seed.
+      augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
+        "yes" for color images.
+      image_size: height and width to which images are resized (or, if they differ in
+        size, to which random crops of them are; 224 if not given).
+      model: network, a name in examples/images/models.py.
+      pretrained: file of a pretrained ViT, in Hugging Face's names and the safetensors
+        format. Images are then normalised as it expects them, by 0.5.
+    """
+
+    recipe: Recipe = "digits"
+    dataset: str = "digits"
+    data_dir: Path | None = None
+    validation: Share = 0.0
+    label_noise: Share = 0.0
+    augment: Literal["auto", "yes", "no"] = "auto"
+    image_size: PositiveInt | None = None
+    model: str = "convnet"
+    pretrained: Path | None = None
+
+
+@settings
+class Config(Images, RunConfig):
+    """Train an image classifier with any optimizer of this library.
+
+    Without arguments, a small network is trained on scikit-learn's digits. The folder
+    of the run gets its configuration, log, plots, summary and checkpoints; a run that
+    is there already is continued.
+    """
+
+
+# Each overrides defaults of Config; flags override both.
+#
+# The radii, k and adaptive α of Lookbehind are those which the official code's README
+# runs; for a fixed α, it says that the paper tried 0.2, 0.5 and 0.8.
+RECIPES: dict[str, dict[str, Any]] = {
+    # A minute on two CPU cores.
+    "digits": {},
+    # Mordido et al. 2024, Section 4.2: SGD, learning rate divided by 10 every 50
+    # epochs, weight decay 1e-4.
+    "cifar": {
+        "dataset": "cifar10",
+        "model": "resnet34",
+        "epochs": 200,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": "step",
+        "drop_every": 50,
+        "weight_decay": 1e-4,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+    },
+    # example_cifar.py of the official code, whose weight decay isn't the paper's.
+    "official": {
+        "dataset": "cifar10",
+        "model": "resnet34",
+        "epochs": 200,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": "step",
+        "drop_every": 50,
+        "weight_decay": 5e-4,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+    },
+    # Kwon et al. 2021 (ASAM), Section 5: cosine schedule, label smoothing 0.1, weight
+    # decay 5e-4; the stronger recipe of Mordido et al. 2024, Table 8.
+    "asam": {
+        "dataset": "cifar10",
+        "model": "wrn-16-8",
+        "epochs": 200,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.1,
+        "optimizer": "asam",
+    },
+    # Mordido et al. 2024, Section 4.2: SGD, learning rate divided by 10 every 30
+    # epochs.
+    "imagenet": {
+        "dataset": "imagenet2012",
+        "model": "resnet18-imagenet",
+        "epochs": 90,
+        "batch_size": 400,
+        "learning_rate": 0.1,
+        "schedule": "step",
+        "drop_every": 30,
+        "weight_decay": 1e-4,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+    },
+    # Mordido et al. 2024, Section 4.2: a ViT-B/16 fine-tuned by SGD. Schedule and
+    # weight decay are those of Dosovitskiy et al. 2021 (ViT), Appendix B.1.1. Needs
+    # --pretrained.
+    "vit": {
+        "dataset": "imagenet2012",
+        "model": "vit-b16",
+        "epochs": 15,
+        "batch_size": 450,
+        "learning_rate": 0.001,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+    },
+}

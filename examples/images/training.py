@@ -1,0 +1,185 @@
+"""One training run of an image classifier: its steps, epochs and evaluation."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from examples.images import augmentation
+from examples.images import data
+from examples.images import feeds
+from examples.images.config import Config
+from examples.images.models import MODELS
+from examples.images.models import VisionTransformer
+from examples.images.pretrained import load_vit
+from examples.trainer.optimizers import Phase
+from examples.trainer.phases import no_sums
+from examples.trainer.phases import Phased
+
+
+class State(NamedTuple):
+    """All that a run needs to go on, and so what a checkpoint holds.
+
+    Attributes:
+      step: steps taken.
+      params: parameters; the slow weights, save under a Lookahead.
+      batch_stats: running statistics of BatchNorm.
+      opt_state: state of the optimizer, of one structure for all phases.
+      sums: of what the steps of this epoch saw; by name.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    sums: dict[str, jax.Array]
+
+
+class Training(Phased):
+    """A run as its configuration tells it; pure functions of the `State`."""
+
+    unit = "images"
+    goal = "test_accuracy"
+    config: Config
+
+    def __init__(self, config: Config, dataset: data.Dataset | data.Streamed):
+        """Builds network, optimizers and steps; nothing is computed yet."""
+        super().__init__(config)
+        batch = self.batch
+        if isinstance(dataset, data.Dataset):
+            self.feed = feeds.Resident(dataset, batch, config.seed, self.layout)
+            size = config.image_size or self.feed.shape[0]
+        else:
+            size = config.image_size or 224
+            self.feed = feeds.Streamed(dataset, batch, config.seed, self.layout, size)
+        # Of an image as the network sees it; pretrained ones know colors alone.
+        channels = 3 if config.pretrained else self.feed.shape[-1]
+        self.shape = (size, size, channels)
+        self.model = self.make_model()
+        self.plan(self.feed.train)
+        resident = isinstance(self.feed, feeds.Resident)
+        # Crops of a stream are random already.
+        self.augments = resident and (
+            config.augment == "yes"
+            or (config.augment == "auto" and self.feed.shape[-1] == 3)
+        )
+        # Loops around convolutions are slow on CPUs, where calls cost little.
+        self.scans = resident and jax.default_backend() != "cpu"
+        self.place()
+
+    def make_model(self) -> Any:
+        """The network, of as many classes as the dataset has."""
+        config = self.config
+        if config.model not in MODELS:
+            raise ValueError(
+                f"--model must be one of {', '.join(MODELS)}; got {config.model}"
+            )
+        model = MODELS[config.model](classes=self.feed.classes, dtype=config.dtype)
+        if config.pretrained and not isinstance(model, VisionTransformer):
+            raise ValueError(f"--pretrained is for ViTs; got --model {config.model}")
+        return model
+
+    def make_state(self) -> State:
+        """The state before the first step, but for weights from a file."""
+        images = jnp.zeros((1, *self.shape))
+        variables = self.model.init(jax.random.key(self.config.seed), images)
+        params = variables["params"]
+        return State(
+            step=jnp.int32(0),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=self.phases[0].optimizer.init(params),
+            sums=no_sums(),
+        )
+
+    def init(self) -> State:
+        """The state before the first step, in its place on the devices."""
+        pretrained = self.config.pretrained
+        if pretrained is None:
+            return jax.jit(self.make_state, out_shardings=self.places)()
+        params = load_vit(pretrained, self.model, self.shape)
+
+        def start(params):
+            opt_state = self.phases[0].optimizer.init(params)
+            return self.make_state()._replace(params=params, opt_state=opt_state)
+
+        return jax.jit(start, out_shardings=self.places)(params)
+
+    def prepare(self, images: jax.Array) -> jax.Array:
+        """What the network sees of uint8 images."""
+        mean, std = self.feed.mean, self.feed.std
+        if self.config.pretrained:
+            mean = std = 0.5
+        images = feeds.resize(images, self.shape[0])
+        images = augmentation.normalise(images, mean, std)
+        return jnp.broadcast_to(images, (*images.shape[:-1], self.shape[-1]))
+
+    def pure_step(self, phase: Phase) -> Callable[..., State]:
+        """One step on a batch of the feed, augmented on the device."""
+        update = self.update(phase, self.loss)
+
+        def step(state, arrays, batch):
+            key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+            crops, dropout = jax.random.split(key)
+            images, labels = self.feed.take(arrays, batch)
+            if self.augments:
+                flat = images.reshape(-1, *images.shape[-3:])
+                images = augmentation.augment(crops, flat).reshape(images.shape)
+            params, opt_state, out = update(
+                state.params,
+                state.opt_state,
+                self.prepare(images),
+                labels,
+                batch_stats=state.batch_stats,
+                key=dropout,
+            )
+            batch_stats, sums = out.aux["batch_stats"], self.add(state, out)
+            return State(state.step + 1, params, batch_stats, opt_state, sums)
+
+        return step
+
+    def loss(self, params, images, labels, *, batch_stats, key):
+        """Cross-entropy with smoothed labels, from the training mode of the network."""
+        variables = {"params": params}
+        if batch_stats:
+            variables["batch_stats"] = batch_stats
+        logits, updates = self.model.apply(
+            variables, images, train=True, mutable="batch_stats", rngs={"dropout": key}
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, self.feed.classes), self.config.label_smoothing
+        )
+        return optax.softmax_cross_entropy(logits, targets).mean(), {
+            "accuracy": jnp.mean(logits.argmax(-1) == labels),
+            "batch_stats": updates.get("batch_stats", {}),
+        }
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Loss and accuracy of the slow weights on the test images."""
+        params = self.slow_weights(state)
+        sums, pending = np.zeros(2), np.zeros(2)
+        for batch in self.feed.test_batches():
+            # Read one batch late, so that the device works while the next is prepared.
+            sums += np.asarray(pending, np.float64)
+            pending = self.evaluate_batch(params, state.batch_stats, *batch)
+        loss, correct = (sums + np.asarray(pending, np.float64)) / self.feed.test
+        return {"test_loss": float(loss), "test_accuracy": float(correct)}
+
+    @functools.cached_property
+    def evaluate_batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """Sums of losses and of right answers, over the images that the mask keeps."""
+
+        @functools.partial(jax.jit, out_shardings=self.layout.everywhere)
+        def evaluate(params, batch_stats, images, labels, mask):
+            variables = {"params": params, "batch_stats": batch_stats}
+            logits = self.model.apply(variables, self.prepare(images), train=False)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            right = logits.argmax(-1) == labels
+            return jnp.sum(losses, where=mask), jnp.sum(right, where=mask)
+
+        return evaluate

@@ -1,0 +1,236 @@
+"""A network learns task after task, and is tested on all of them after each.
+
+The heads of all tasks are one output layer; an image's loss and prediction see the
+logits of its own task alone. With replay, each batch is joined by images from a memory
+(`examples.lifelong.replay`), in one mean loss.
+"""
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from examples.images import data
+from examples.images.models import MODELS
+from examples.lifelong import replay
+from examples.lifelong import tasks
+from examples.lifelong.config import check
+from examples.lifelong.config import Lifelong
+from examples.lifelong.maml import make_meta_loss
+from examples.lifelong.methods import Method
+from examples.lifelong.methods import METHODS
+from examples.lifelong.replay import Batch
+from examples.trainer.provenance import provenance
+import lookbehind_optax as lb
+
+TEST_BATCH = 500
+
+
+class Network:
+    """A network with a head for each task, compiled once for all methods.
+
+    Args:
+      config: of the comparison.
+      dataset: of which it takes the number of classes and the normalisation.
+    """
+
+    def __init__(self, config: Lifelong, dataset: data.Dataset) -> None:
+        """Jits what needs no method."""
+        self.config, self.dataset = config, dataset
+        self.model: Any = MODELS[config.model](classes=dataset.classes)
+        self._init = jax.jit(self.model.init)
+        self.correct = jax.jit(self._correct)
+
+    def init(self, seed: int) -> Any:
+        """Initial parameters."""
+        key = jax.random.key(seed)
+        image = jnp.zeros((1, *self.dataset.train.images.shape[1:]))
+        if set(jax.eval_shape(self._init, key, image)) != {"params"}:
+            raise ValueError(
+                "model must have no BatchNorm, whose statistics would be those of the "
+                f"last task; got {self.config.model}"
+            )
+        return self._init(key, image)["params"]
+
+    def logits(self, params: Any, images: jax.Array, task: jax.Array) -> jax.Array:
+        """Of the classes of each image's own task, (batch, classes per task)."""
+        images = jnp.float32(images) / 255
+        images = (images - self.dataset.mean) / self.dataset.std
+        logits = self.model.apply({"params": params}, images)
+        logits = logits.reshape(len(task), -1, self.config.classes_per_task)
+        return jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
+
+    def loss(self, params: Any, batch: Batch) -> jax.Array:
+        """Mean cross-entropy, by the weights of the images."""
+        logits = self.logits(params, batch.images, batch.tasks)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        return jnp.sum(batch.weights * losses) / jnp.sum(batch.weights)
+
+    def _correct(self, params, test, indices):
+        logits = self.logits(params, test.images[indices], test.tasks[indices])
+        return logits.argmax(axis=-1) == test.labels[indices]
+
+
+class Learner:
+    """What one method does to a network, compiled once for all seeds.
+
+    Args:
+      network: the network.
+      method: the method.
+    """
+
+    def __init__(self, network: Network, method: Method) -> None:
+        """Jits its step."""
+        self.network, self.method = network, method
+        self.config = config = network.config
+
+        def replay_loss(params, current, recalled):
+            return network.loss(params, replay.join(current, recalled))
+
+        rate = config.meta_learning_rate if method.meta else config.learning_rate
+        self.loss = (
+            make_meta_loss(network.loss, rate, config.inner_steps, config.clip)
+            if method.meta
+            else replay_loss
+        )
+        clip = optax.clip_by_global_norm(config.clip)
+        self.optimizer = method.wrap(config, optax.chain(clip, optax.sgd(rate)))
+        step = lb.make_step(self.loss, self.optimizer)
+
+        def advance(params, opt_state, memory, train, indices, key):
+            size = config.replay_size if method.replay else 0
+            recalled = replay.recall(memory, size, key)
+            current = take(train, indices)
+            params, opt_state, out = step(params, opt_state, current, recalled)
+            return params, opt_state, out.loss
+
+        self.advance = jax.jit(advance, donate_argnums=(0, 1))
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of the network in a step, those of C-MAML's inner steps as well."""
+        inner = self.config.inner_steps if self.method.meta else 0
+        return (1 + inner) * self.method.gradients(self.config.k)
+
+
+def take(images: Any, indices: jax.Array) -> Batch:
+    """A batch of images, all of weight 1."""
+    chosen = (x[indices] for x in images)
+    return Batch(*chosen, weights=jnp.ones(len(indices)))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def remember(memory: Any, train: Any, indices: jax.Array, key: jax.Array) -> Any:
+    """The memory after these images."""
+    return replay.remember(memory, take(train, indices), key)
+
+
+def accuracy_by_task(network: Network, params: Any, test: Any) -> np.ndarray:
+    """Share of the test images of each task that are classified rightly, (tasks,)."""
+    found, number = [], len(test.labels)
+    for start in range(0, number, TEST_BATCH):  # the last one repeats the last image
+        indices = np.minimum(np.arange(start, start + TEST_BATCH), number - 1)
+        found.append(network.correct(params, test, indices))
+    task = np.asarray(test.tasks)
+    correct = np.concatenate(found)[:number]
+    return np.bincount(task, correct) / np.bincount(task)
+
+
+def learn(
+    learner: Learner, stream: tasks.Stream, seed: int
+) -> tuple[np.ndarray, int, Any]:
+    """Learns all tasks, one after the other.
+
+    Args:
+      learner: of a method.
+      stream: the tasks.
+      seed: of all that is drawn but the split.
+
+    Returns:
+      The accuracy on task j after learning task i, of shape (T, T); the gradients
+      evaluated; the parameters in the end.
+
+    Raises:
+      ValueError: if a task has fewer training images than a batch.
+      FloatingPointError: if the loss isn't finite.
+    """
+    config, rng = learner.config, np.random.default_rng(seed)
+    train, test = jax.device_put((stream.train, stream.test))
+    params = learner.network.init(seed)
+    opt_state = learner.optimizer.init(params)
+    memory = replay.empty(config.memory, stream.train)
+    key, steps, rows = jax.random.key(seed), 0, []
+    for task, classes in enumerate(stream.classes):
+        images = rng.permutation(np.flatnonzero(stream.train.tasks == task))
+        images = images[: config.images_per_task].astype(np.int32)
+        batches = len(images) // config.batch_size
+        if batches == 0:
+            raise ValueError(
+                f"batch_size must be at most the {len(images)} training images of the "
+                f"task of classes {', '.join(map(str, classes))}; "
+                f"got {config.batch_size}"
+            )
+        loss = jnp.zeros([])
+        for epoch in range(config.epochs):
+            order = rng.permutation(images)[: batches * config.batch_size]
+            for indices in order.reshape(batches, -1):
+                keys = jax.random.split(jax.random.fold_in(key, steps))
+                params, opt_state, loss = learner.advance(
+                    params, opt_state, memory, train, indices, keys[0]
+                )
+                if epoch == 0:
+                    memory = remember(memory, train, indices, keys[1])
+                steps += 1
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss of {learner.method.title} was {loss} at the end of task "
+                f"{task + 1}. Try a smaller learning rate"
+            )
+        slow = lb.eval_params(opt_state, params)
+        rows.append(accuracy_by_task(learner.network, slow, test))
+    return np.stack(rows), steps * learner.gradients, params
+
+
+def run(config: Lifelong) -> dict[str, Any]:
+    """Learns with every method and seed.
+
+    Returns:
+      The configuration, what the numbers depend on, and for each method its
+      accuracies (seeds, T, T), the gradients of a run and the seconds of all of them.
+
+    Raises:
+      ValueError: if the configuration can't be run.
+      OSError: if the dataset can't be read or downloaded.
+      FloatingPointError: if a loss isn't finite.
+    """
+    check(config)
+    dataset = data.load(config.dataset, config.data_dir)
+    seeds = range(config.seed, config.seed + config.seeds)
+    streams = [tasks.split(dataset, config.classes_per_task, seed) for seed in seeds]
+    network = Network(config, dataset)
+    names, found = config.methods or tuple(METHODS), {}
+    with tqdm(total=len(names) * config.seeds, unit="run") as progress:
+        for name in names:
+            progress.set_description(name)
+            begun = time.perf_counter()
+            learner = Learner(network, METHODS[name])
+            accuracies, gradients = [], 0
+            for seed, stream in zip(seeds, streams, strict=True):
+                accuracy, gradients, _ = learn(learner, stream, seed)
+                accuracies.append(accuracy.tolist())
+                progress.update()
+            found[name] = {
+                "accuracies": accuracies,
+                "gradients": gradients,
+                "seconds": time.perf_counter() - begun,
+            }
+    told = dataclasses.asdict(config)
+    for name in ("data_dir", "output", "methods"):  # not what the numbers depend on
+        del told[name]
+    return {**provenance(), "config": told, "methods": found}

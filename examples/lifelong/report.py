@@ -1,0 +1,97 @@
+"""The table and the picture of a comparison."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from examples.lifelong import tasks
+from examples.lifelong.methods import METHODS
+
+
+def table(results: dict[str, Any]) -> str:
+    """Average accuracy and forgetting as Markdown, mean ± standard deviation."""
+    lines = [
+        "| method | replay | average accuracy (%) | forgetting (points) "
+        "| gradients in a run | seconds of all runs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in results["methods"].items():
+        accuracies = 100 * np.array(found["accuracies"])
+        measured = (
+            f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+            for values in (
+                tasks.average_accuracy(accuracies),
+                tasks.forgetting(accuracies),
+            )
+        )
+        method = METHODS[name]
+        lines.append(
+            f"| {method.title} | {'yes' if method.replay else 'no'} "
+            f"| {' | '.join(measured)} | {found['gradients']:,} "
+            f"| {found['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Draws accuracy over the stream, and at its end by task."""
+    groups = {
+        "without replay": lambda method: not method.replay,
+        "with replay": lambda method: method.replay and not method.meta,
+        "C-MAML, with replay": lambda method: method.meta,
+    }
+    shown = {
+        title: names
+        for title, belongs in groups.items()
+        if (names := [name for name in results["methods"] if belongs(METHODS[name])])
+    }
+    config = results["config"]
+    drawing = Figure(figsize=(1 + 3.6 * len(shown), 6.5), layout="constrained")
+    drawing.suptitle(
+        f"{config['dataset']} in tasks of {config['classes_per_task']} classes, mean "
+        f"± standard deviation over {config['seeds']} seeds"
+    )
+    rows = drawing.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
+    for column, (title, names) in zip(rows.T, shown.items(), strict=True):
+        for i, name in enumerate(names):
+            method = METHODS[name]
+            accuracies = 100 * np.array(results["methods"][name]["accuracies"])
+            count = accuracies.shape[-1]
+            learned = np.arange(1, count + 1)
+            # After learning task i, the mean over tasks 1 to i.
+            so_far = np.tril(accuracies).sum(axis=-1) / learned
+            # Side by side, so that none hides another.
+            shift = 0.12 * (i - (len(names) - 1) / 2)
+            for axes, values in zip(column, (so_far, accuracies[:, -1]), strict=True):
+                axes.errorbar(
+                    learned + shift,
+                    values.mean(axis=0),
+                    values.std(axis=0, ddof=1),
+                    color=method.color,
+                    marker=method.marker,
+                    markersize=4,
+                    linewidth=1 if axes is column[0] else 0,
+                    elinewidth=1,
+                    label=method.title,
+                )
+        top, bottom = column
+        top.set_title(title)
+        bottom.legend(
+            frameon=False,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.18),
+            ncols=2,
+            fontsize="small",
+        )
+        top.set_xlabel("tasks learned")
+        bottom.set_xlabel("task")
+        bottom.xaxis.get_major_locator().set_params(integer=True)
+        for axes in column:
+            axes.grid(alpha=0.3)
+            axes.tick_params(labelbottom=True)
+    for axes in rows.flat:
+        axes.set_ylim(top=101)  # of a standard deviation, what is beyond isn't there
+    rows[0, 0].set_ylabel("mean accuracy on tasks so far (%)")
+    rows[1, 0].set_ylabel("accuracy at the end (%)")
+    return drawing

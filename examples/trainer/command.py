@@ -1,0 +1,144 @@
+"""A program's settings: typed and validated, read from flags, a recipe and a file."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+from typing import dataclass_transform
+from typing import TypeVar
+
+import pydantic
+import tyro
+
+Kind = TypeVar("Kind")
+
+
+class Invalid(Exception):
+    """Settings that can't be used; each line names a flag, and what was wrong."""
+
+
+@dataclass_transform(frozen_default=True)
+def settings(kind: type[Kind]) -> type[Kind]:
+    """Makes a frozen dataclass whose values are validated by their annotations.
+
+    Constraints are pydantic's, such as `PositiveInt`; no number may be NaN or infinite.
+    `Settings` is the base of them. A class that derives from several settings shows
+    each of them as a group of flags.
+    """
+    config = pydantic.ConfigDict(allow_inf_nan=False)
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(kind)
+    return made
+
+
+@settings
+class Settings:
+    """Base of all settings."""
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _validate(cls, values: Any, handler: Any) -> Any:
+        try:
+            return handler(values)
+        except pydantic.ValidationError as error:
+            raise Invalid(describe(error)) from None
+
+
+def describe(error: pydantic.ValidationError) -> str:
+    """A line for each flag: what it must be, and what it was."""
+    found: dict[str, tuple[list[str], Any]] = {}
+    for part in error.errors(include_url=False):
+        name = str(part["loc"][0]) if part["loc"] else ""
+        message = part["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should", "must")
+        said, _ = found.setdefault(name, ([], part["input"]))
+        if message not in said:
+            said.append(message)
+    return "\n".join(
+        f"{flag(name)} {' or '.join(said)}; got {value}"
+        for name, (said, value) in found.items()
+    )
+
+
+def flag(name: str) -> str:
+    """As it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def parse(
+    kind: type[Kind],
+    program: str,
+    arguments: list[str] | None,
+    default: Kind | None = None,
+    description: str | None = None,
+) -> Kind:
+    """Reads flags.
+
+    Args:
+      kind: the settings to read.
+      program: name of the module that is run.
+      arguments: those of the command line if None.
+      default: values of the flags that aren't given; those of the class if None.
+      description: what `--help` says first; the docstring of the class if None.
+
+    Raises:
+      Invalid: if a value isn't allowed.
+      SystemExit: with tyro's message if a flag is unknown or of another type.
+    """
+    prog = f"python -m {program}"
+    default = kind() if default is None else default
+    groups = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
+    if groups == [kind]:
+        return tyro.cli(
+            kind, prog=prog, description=description, args=arguments, default=default
+        )
+    fields: list[Any] = []
+    for group in groups:
+        names = [field.name for field in dataclasses.fields(group)]  # pyright: ignore
+        values = group(**{name: getattr(default, name) for name in names})
+        fields.append(
+            (group.__name__.lower(), group, dataclasses.field(default=values))
+        )
+    shell = dataclasses.make_dataclass(kind.__name__, fields)
+    shell.__doc__ = kind.__doc__
+    read = tyro.cli(
+        shell,
+        prog=prog,
+        description=description,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    told: dict[str, Any] = {}
+    for name in vars(read):
+        told |= vars(getattr(read, name))
+    return kind(**told)
+
+
+def load(kind: type[Kind], path: Path, default: Kind) -> Kind:
+    """Settings of a file that `save` wrote; what it leaves out is as in `default`.
+
+    Raises:
+      ValueError: if the file holds no object of settings.
+      Invalid: if a value isn't allowed.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--config must be a file of JSON: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"--config must hold an object of flags; {path} doesn't")
+    known = {field.name for field in dataclasses.fields(default)}  # pyright: ignore
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ValueError(f"--config {path} holds unknown flags: {', '.join(unknown)}")
+    return dataclasses.replace(default, **values)  # pyright: ignore
+
+
+def save(values: Any, path: Path) -> None:
+    """Writes what `load` reads."""
+    path.write_text(json.dumps(as_json(values), indent=1) + "\n")
+
+
+def as_json(values: Any) -> dict[str, Any]:
+    """Settings as JSON holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(values), default=str))

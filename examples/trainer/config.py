@@ -1,0 +1,190 @@
+"""What all training runs are told: by flags, by a file, or by a recipe."""
+
+import argparse
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import TypeVar
+
+import jax.numpy as jnp
+from pydantic import Field
+from pydantic import NonNegativeFloat
+from pydantic import NonNegativeInt
+from pydantic import PositiveFloat
+from pydantic import PositiveInt
+
+from examples.trainer import command
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+
+Schedule = Literal["constant", "cosine", "step", "inverse-sqrt"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+@settings
+class Training(Settings):
+    """What is trained, and how long.
+
+    Attributes:
+      epochs: passes over the training examples.
+      batch_size: training examples in a step (of each minibatch, where they are
+        switched), on all devices together.
+      label_smoothing: share of each label spread over all classes.
+      seed: of the initial weights, the order of the examples and their augmentation.
+      seeds: number of runs, with seeds from `seed` upwards.
+    """
+
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 64
+    label_smoothing: Share = 0.0
+    seed: Seed = 0
+    seeds: PositiveInt = 1
+
+
+@settings
+class Base(Settings):
+    """The base optimizer and its learning rate.
+
+    Attributes:
+      base: base optimizer, sgd, adam, adamw or another of Optax by name.
+      learning_rate: of the base optimizer, at its peak.
+      schedule: of the learning rate, "constant", "cosine" (to 0), "step" (divided by
+        10 every `drop_every` epochs) or "inverse-sqrt" (falling with the square root
+        of the steps after the warm-up).
+      drop_every: epochs from one drop of the "step" schedule to the next.
+      warmup: epochs in which the learning rate grows to its peak.
+      anneal: whether the schedule spans all of the training, or starts again in each
+        of the phases ("each"), at the peak and without a warm-up.
+      momentum: of sgd.
+      nesterov: whether sgd's momentum is Nesterov's.
+      betas: β₁ and β₂ of adam and its kin; those of Optax if not given.
+      epsilon: ε of adam and its kin; that of Optax if not given.
+      weight_decay: factor of the parameters that sgd and adam add to the gradient, and
+        that adamw and other optimizers with such an argument subtract.
+    """
+
+    base: str = "sgd"
+    learning_rate: NonNegativeFloat = 0.02
+    schedule: Schedule = "cosine"
+    drop_every: PositiveInt = 50
+    warmup: NonNegativeFloat = 0.0
+    anneal: Literal["all", "each"] = "all"
+    momentum: Share = 0.9
+    nesterov: bool = False
+    betas: tuple[Share, Share] | None = None
+    epsilon: PositiveFloat | None = None
+    weight_decay: NonNegativeFloat = 5e-4
+
+
+@settings
+class Optimizer(Settings):
+    """The sharpness-aware optimizer around the base.
+
+    Attributes:
+      optimizer: what wraps the base optimizer, a name of this library (sam,
+        lookbehind_sam, ...), or "base" for nothing.
+      rho: ρ, radius of an ascent step; the optimizer's default if not given.
+      k: number of ascent steps; the optimizer's default if not given.
+      alpha: α, step of the slow weights, a number, "adaptive" or
+        "adaptive-per-tensor"; the optimizer's default if not given.
+      eta: η of ASAM; its default if not given.
+      average: whether multistep optimizers descend along the mean of the gradients.
+      lookahead: steps between synchronisations of a Lookahead around it all; 0 for
+        none.
+      lookahead_alpha: step of Lookahead's slow weights.
+      m: size of the groups of m-SAM; by default the batch is one group.
+      switch_minibatches: whether each inner step has a minibatch of its own.
+      reuse_gradients: whether an ascent reuses the gradient before it; without, a step
+        takes 2k gradients.
+      phases: optimizers one after the other, in place of `optimizer`. Two of them are
+        'base until 0.8' 'sam until 1', where the numbers are shares of all steps.
+    """
+
+    optimizer: str = "lookbehind_sam"
+    rho: NonNegativeFloat | None = None
+    k: NonNegativeInt | None = None
+    alpha: NonNegativeFloat | Literal["adaptive", "adaptive-per-tensor"] | None = None
+    eta: NonNegativeFloat | None = None
+    average: bool = False
+    lookahead: NonNegativeInt = 0
+    lookahead_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    m: PositiveInt | None = None
+    switch_minibatches: bool = False
+    reuse_gradients: bool = True
+    phases: tuple[str, ...] = ()
+
+
+@settings
+class Devices(Settings):
+    """Where it is computed, and how precisely.
+
+    Attributes:
+      micro_batches: parts into which each gradient evaluation splits its batch.
+      precision: of the computation; parameters and optimizer stay in fp32.
+      mesh: all devices, as in data=8, or fsdp=8, or data=2 fsdp=4. They share the
+        batch, and those of fsdp also the parameters and the optimizer's state. The
+        first device alone if not given.
+      distributed: whether this is one process of several, started by Slurm, Open MPI
+        or Kubernetes or on the hosts of a TPU, where JAX finds the others by itself.
+    """
+
+    micro_batches: PositiveInt = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    mesh: tuple[str, ...] = ()
+    distributed: bool = False
+
+
+@settings
+class Files(Settings):
+    """What is read and written.
+
+    Attributes:
+      config: JSON file of such values, as a run saves it; flags override it.
+      output: folder of the run. A run that is there already is continued.
+      save_every: steps from one checkpoint to the next; an epoch by default.
+      keep: number of checkpoints to keep.
+      log: where to write logs beside log.jsonl: tensorboard, wandb (Weights & Biases;
+        WANDB_MODE=offline needs no account).
+    """
+
+    config: Path | None = None
+    output: Path = Path("runs/latest")
+    save_every: PositiveInt | None = None
+    keep: PositiveInt = 2
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+
+@settings
+class RunConfig(Training, Base, Optimizer, Devices, Files):
+    """What all training runs are told."""
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the computation."""
+        return jnp.dtype({"fp32": "float32", "bf16": "bfloat16"}[self.precision])
+
+
+Kind = TypeVar("Kind", bound=RunConfig)
+
+
+def parse(
+    kind: type[Kind],
+    recipes: dict[str, dict[str, Any]],
+    program: str,
+    arguments: list[str],
+) -> Kind:
+    """Reads flags; they override the file, and the file the recipe.
+
+    So the defaults that `--help` shows are those of the recipe and the file.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default=next(iter(recipes)))
+    first.add_argument("--config", type=Path)
+    named, _ = first.parse_known_args(arguments)
+    told: dict[str, Any] = {"recipe": named.recipe, **recipes.get(named.recipe, {})}
+    default = kind(**told)
+    if named.config is not None:
+        default = command.load(kind, named.config, default)
+    return command.parse(kind, program, arguments, default)

@@ -1,0 +1,103 @@
+"""What the translator is told, and recipes of the literature."""
+
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+from pydantic import Field
+from pydantic import NonNegativeFloat
+from pydantic import PositiveFloat
+from pydantic import PositiveInt
+
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.config import RunConfig
+from examples.trainer.config import Schedule
+from examples.trainer.config import Share
+
+
+@settings
+class Texts(Settings):
+    """The recipe, the texts and the network.
+
+    Attributes:
+      recipe: named defaults for all the rest; their sources are in
+        examples/translation/config.py.
+      train: source and target to learn from.
+      valid: source and target that are translated after each epoch.
+      test: source and target that are translated in the end.
+      vocabulary: number of subwords, of both languages together.
+      max_length: most subwords in a sentence. Longer pairs aren't trained on, and
+        longer sources are cut.
+      layers: of the encoder, and as many of the decoder.
+      width: of the tokens.
+      heads: attention heads.
+      hidden: width inside the feed-forward networks.
+      dropout: rate.
+    """
+
+    recipe: Literal["small", "paper"] = "small"
+    train: tuple[Path, Path] | None = None
+    valid: tuple[Path, Path] | None = None
+    test: tuple[Path, Path] | None = None
+    vocabulary: Annotated[int, Field(ge=8, le=1_000_000)] = 4000
+    max_length: Annotated[int, Field(ge=2, le=10_000)] = 32
+    layers: PositiveInt = 2
+    width: PositiveInt = 128
+    heads: PositiveInt = 4
+    hidden: PositiveInt = 512
+    dropout: Share = 0.1
+
+
+@settings
+class TranslationConfig(Texts, RunConfig):
+    """Train a Transformer to translate, with any optimizer of this library.
+
+    It learns from a pair of text files and is validated with another: files of one
+    sentence a line, plain or compressed (.gz), line i of the one being the translation
+    of line i of the other. The folder of the run gets its configuration, subwords, log,
+    plots, summary, translations and checkpoints; a run that is there already is
+    continued.
+    """
+
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 32
+    label_smoothing: Share = 0.1
+    base: str = "adam"
+    betas: tuple[Share, Share] | None = (0.9, 0.98)
+    epsilon: PositiveFloat | None = 1e-9
+    learning_rate: NonNegativeFloat = 2e-3
+    schedule: Schedule = "inverse-sqrt"
+    warmup: NonNegativeFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.0
+    switch_minibatches: bool = True
+
+
+# Each overrides defaults of TranslationConfig; flags override both.
+TRANSLATION_RECIPES: dict[str, dict[str, Any]] = {
+    # Multi30k's 29,000 pairs take 21 minutes of CPU time.
+    "small": {},
+    # Mordido et al. 2024, Section 6.2: 12 layers, Adam, label smoothing, inverse-sqrt
+    # schedule after a warm-up, a minibatch for each inner step and two gradients of it.
+    # Sizes, dropout, smoothing, Adam's β and ε, and the peak of the learning rate,
+    # which is 1/√(512·4000), are those of the base model of Vaswani et al. 2017,
+    # Table 3 and Section 5. They warm up over 4000 steps, which is about 6 epochs of
+    # 160,000 pairs; tell --warmup for texts of other sizes.
+    "paper": {
+        "vocabulary": 10_000,
+        "max_length": 128,
+        "layers": 6,
+        "width": 512,
+        "heads": 8,
+        "hidden": 2048,
+        "epochs": 50,
+        "batch_size": 128,
+        "learning_rate": 7e-4,
+        "warmup": 6.0,
+        "rho": 0.05,
+        "k": 2,
+        "alpha": "adaptive",
+        "reuse_gradients": False,
+    },
+}

@@ -1,0 +1,26 @@
+"""Each result that is kept is what its JSON says, and says what made it."""
+
+import json
+from pathlib import Path
+import re
+
+import pytest
+
+from benchmarks import reports
+
+RESULTS = sorted(Path("benchmarks/results").glob("*/*.json"))
+
+
+def test_there_are_results():
+    assert len(RESULTS) > 10
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_renders_to_what_is_beside_it(path):
+    kept = json.loads(path.read_text())
+    assert re.fullmatch("[0-9a-f]{12}", kept["revision"])  # without changes to it
+    assert {"jax", "optax"} <= set(kept["versions"])
+    benchmark = reports.module(kept["benchmark"])
+    assert benchmark.table(kept) + "\n" == path.with_suffix(".md").read_text()
+    assert benchmark.figure(kept).axes
+    assert path.with_suffix(".png").stat().st_size > 0

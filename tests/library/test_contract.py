@@ -1,0 +1,424 @@
+"""What Optax expects of an optimizer, for every member."""
+
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lookbehind_optax as lb
+from tests.library.keys import without_keys
+from tests.library.lenient import lenient
+from tests.library.members import MEMBERS
+from tests.library.members import SHARPNESS_AWARE
+
+# Those that keep something of their own beside the base's state, a copy of the
+# parameters or a key.
+COPIES = {"friendly_sam": 1, "lookbehind_friendly_sam": 1}
+STATELESS = [n for n in SHARPNESS_AWARE if n not in {*COPIES, "random"}]
+
+each_member = pytest.mark.parametrize("name", MEMBERS)
+
+
+def gradient_step(optimizer, loss, params, state, **extra):
+    """A step as users write it; complex gradients are conjugated, as Optax wants."""
+    grad = lambda p: jax.tree.map(jnp.conj, jax.grad(loss)(p))
+    updates, state = optimizer.update(
+        grad(params), state, params, grad_fn=lambda p, i: grad(p), **extra
+    )
+    return optax.apply_updates(params, updates), state, updates
+
+
+def parabola(dtype=jnp.float32):
+    target = jnp.array([1.0, -1.0, 1.0], dtype)
+    if jnp.iscomplexobj(target):
+        target = target * jnp.array(1 + 1j, dtype)
+    start = jnp.array([-1.0, 10.0, 1.0], dtype)
+    return start, target, lambda p: jnp.sum(jnp.abs(p - target) ** 2)
+
+
+def rosenbrock():
+    def loss(p):
+        return (1.0 - p[0]) ** 2 + 100.0 * (p[1] - p[0] ** 2) ** 2
+
+    return jnp.zeros(2, jnp.float32), jnp.ones(2, jnp.float32), loss
+
+
+def mixed_tensors():
+    target = {
+        "kernel": jnp.array([[1.0, 0.0], [-1.0, 1.0]], jnp.float32),
+        "bias": jnp.array([1.0, -1.0, 2.0], jnp.float32),
+    }
+
+    def loss(p):
+        return sum(jnp.sum((p[name] - target[name]) ** 2) for name in target)
+
+    return jax.tree.map(jnp.zeros_like, target), target, loss
+
+
+@each_member
+def test_unknown_extra_arguments_and_one_compilation(name):
+    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
+    params, _, loss = parabola()
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(None)
+        return gradient_step(optimizer, loss, params, state, unexpected=1)[:2]
+
+    state = optimizer.init(params)
+    for _ in range(3):
+        params, state = step(params, state)
+    assert len(traces) == 1
+
+
+@each_member
+def test_extra_arguments_reach_the_base(name):
+    """Behind every member, `reduce_on_plateau` gets the `value` that it needs."""
+    base = optax.chain(
+        optax.sgd(0.1), lenient(optax.contrib.reduce_on_plateau(patience=1))
+    )
+    optimizer = MEMBERS[name](base)
+    params, _, loss = parabola()
+    state = optimizer.init(params)
+    step = jax.jit(
+        lambda params, state: gradient_step(
+            optimizer, loss, params, state, value=jnp.float32(7.0)
+        )
+    )
+    for _ in range(3):
+        params, state, _ = step(params, state)
+    plateau = optax.tree.get(_base_of(state), "ReduceLROnPlateauState")
+    # The first step sets the best value; the two after it are without improvement,
+    # each a tenth, however many inner steps there are.
+    np.testing.assert_allclose(plateau.scale, 0.01, rtol=1e-6)
+
+
+@each_member
+def test_map_params(name):
+    """Leaves shaped like parameters are found behind every member, and only those."""
+    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
+    params, _, _ = mixed_tensors()
+    state = optimizer.init(params)
+    same = optax.tree.map_params(optimizer, lambda x: x, state)
+    chex.assert_trees_all_equal(state, same)
+    marked = optax.tree.map_params(
+        optimizer, lambda _: 1, state, transform_non_params=lambda _: 0
+    )
+    copies = 1 + COPIES.get(name, 0) + name.startswith("lookahead")
+    copies += name == "lookahead_pullback"
+    assert sum(jax.tree.leaves(marked)) == copies * len(jax.tree.leaves(params))
+
+
+@each_member
+@pytest.mark.parametrize("problem", [parabola, rosenbrock, mixed_tensors])
+def test_convergence_inside_a_scan(name, problem):
+    # The ascent has a fixed length, so that iterates circle at a distance that grows
+    # with ρ, the more so in a valley a thousand times steeper than it is long.
+    member = MEMBERS[name]
+    if name in SHARPNESS_AWARE or "sam" in name:
+        member = functools.partial(member, rho=1e-5)
+    optimizer = member(optax.sgd(1e-3))
+    params, target, loss = problem()
+    final, _ = jax.jit(
+        lambda params: jax.lax.scan(
+            lambda carry, _: (gradient_step(optimizer, loss, *carry)[:2], None),
+            (params, optimizer.init(params)),
+            length=30_000,
+        )[0]
+    )(params)
+    chex.assert_trees_all_close(final, target, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in MEMBERS if n not in ("lookahead_sam", "lookahead_lookbehind_sam")],
+)
+def test_inject_hyperparams(name):
+    """Every number becomes state under `inject_hyperparams`, and means the same."""
+    factory = MEMBERS[name]
+    base = optax.sgd(0.1, momentum=0.9)
+    numbers = {"rho", "alpha", "eta", "gamma", "sigma", "decay"}
+    static = set(inspect.signature(factory).parameters) & {"k"}
+    injected = lenient(optax.inject_hyperparams(factory, static_args=static)(base))
+    plain = factory(base)
+    params, _, loss = mixed_tensors()
+    state, injected_state = plain.init(params), jax.jit(injected.init)(params)
+    taken = set(injected_state.hyperparams)
+    assert taken <= numbers
+    assert taken, "nothing was injected"
+    for _ in range(3):
+        expected, state, updates = gradient_step(plain, loss, params, state)
+        _, injected_state, got = jax.jit(
+            lambda p, s: gradient_step(injected, loss, p, s)
+        )(params, injected_state)
+        chex.assert_trees_all_close(got, updates, rtol=1e-5, atol=1e-7)
+        chex.assert_trees_all_close(
+            *map(without_keys, (injected_state.inner_state, state)),
+            rtol=1e-5,
+            atol=1e-7,
+        )
+        params = expected
+
+
+DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64"]
+
+
+@each_member
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_are_kept(name, dtype):
+    """Updates have the parameters' dtype; the state's dtypes never change."""
+    with jax.enable_x64(dtype == "float64"):
+        optimizer = MEMBERS[name](optax.sgd(0.01, momentum=0.9))
+        params, _, loss = parabola(dtype)
+
+        @jax.jit
+        def step(params, state):
+            new_params, new_state, updates = gradient_step(
+                optimizer, loss, params, state
+            )
+            # `cond` refuses branches of different types.
+            keep = jnp.sum(jnp.abs(params)) < 0
+            state = jax.lax.cond(keep, lambda: state, lambda: new_state)
+            return new_params, state, updates
+
+        state = optimizer.init(params)
+        before = loss(params)
+        for _ in range(2):
+            params, state, updates = step(params, state)
+            assert updates.dtype == dtype
+            assert params.dtype == dtype
+        assert loss(params) < before
+
+
+@each_member
+@pytest.mark.parametrize("base", ["sgd", "adam"])
+def test_mixed_dtypes_and_wider_gradients(name, base):
+    bases = {"sgd": optax.sgd(0.1, momentum=0.9), "adam": optax.adam(0.1)}
+    optimizer = MEMBERS[name](lenient(bases[base]))
+    params = {
+        "kernel": jnp.ones(3, jnp.bfloat16),
+        "bias": jnp.ones(2, jnp.float32),
+    }
+    grad = jax.grad(
+        lambda p: sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(p))
+    )
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grad(params))
+    state = optimizer.init(params)
+    updates, new_state = optimizer.update(
+        grads, state, params, grad_fn=lambda p, i: grad(p)
+    )
+    chex.assert_trees_all_equal_dtypes(updates, params)
+    if name in SHARPNESS_AWARE:  # Lookahead's is the base's own affair
+        chex.assert_trees_all_equal_dtypes(new_state, state)
+
+
+@each_member
+def test_base_with_a_random_key(name):
+    optimizer = MEMBERS[name](lenient(optax.noisy_sgd(0.1, key=jax.random.key(0))))
+    params, _, loss = parabola()
+    state = optimizer.init(params)
+    key = jax.random.key_data(optax.tree.get(_base_of(state), "rng_key"))
+    step = jax.jit(functools.partial(gradient_step, optimizer, loss))
+    for _ in range(2):
+        params, state, _ = step(params, state)
+    assert (
+        jax.random.key_data(optax.tree.get(_base_of(state), "rng_key")) != key
+    ).any()
+    assert jnp.isfinite(params).all()
+
+
+def _base_of(state):
+    while hasattr(state, "base_state"):
+        state = state.base_state
+    return state
+
+
+@each_member
+def test_chained_with_members_before_and_after(name):
+    params, _, loss = parabola()
+    base = optax.sgd(0.1)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1e-3),
+        MEMBERS[name](base),
+        lenient(optax.contrib.reduce_on_plateau()),
+        optax.scale(0.5),
+    )
+    _, _, updates = gradient_step(
+        optimizer, loss, params, optimizer.init(params), value=jnp.float32(1.0)
+    )
+    # Clipping before a member changes the incoming gradient only, which is the scale
+    # of the first ascent, and so nothing, unless the member descends along it. (On this
+    # loss it is parallel to the perturbed one, and GSAM takes off what is orthogonal.)
+    alone = MEMBERS[name](base)
+    _, _, expected = gradient_step(alone, loss, params, alone.init(params))
+    if name in SHARPNESS_AWARE and not name.endswith(("k0", "wsam")):
+        chex.assert_trees_all_close(updates, 0.5 * expected, rtol=1e-5)
+
+
+@each_member
+def test_multi_steps(name):
+    """Called once with the mean gradient, every fourth time, and silent in between."""
+    params, _, loss = parabola()
+    optimizer = MEMBERS[name](optax.sgd(0.1))
+    accumulating = optax.MultiSteps(optimizer, every_k_schedule=4)
+    state = accumulating.init(params)
+
+    @jax.jit
+    def step(params, state):
+        with jax.numpy_dtype_promotion("standard"):  # MultiSteps needs it
+            return gradient_step(accumulating, loss, params, state)
+
+    for _ in range(3):
+        params, state, updates = step(params, state)
+        np.testing.assert_array_equal(updates, jnp.zeros_like(params))
+    _, _, updates = step(params, state)
+    _, _, expected = gradient_step(optimizer, loss, params, optimizer.init(params))
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
+
+
+@each_member
+def test_learning_rate_schedule_ticks_once_a_step(name):
+    rates = [0.1, 0.05, 0.005, 0.2]
+    schedule = lambda count: jnp.array(rates)[count]
+    params, _, loss = parabola()
+    scheduled = MEMBERS[name](optax.sgd(schedule))
+    state = scheduled.init(params)
+    for rate in rates:
+        constant = MEMBERS[name](optax.sgd(rate))
+        expected_state = optax.tree.map_params(scheduled, lambda x: x, state)
+        _, _, expected = gradient_step(
+            constant, loss, params, _with_base(expected_state, optax.sgd(rate), params)
+        )
+        new_params, state, updates = gradient_step(scheduled, loss, params, state)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-5)
+        params = new_params
+    counts = optax.tree.get_all_with_path(state, "ScaleByScheduleState")
+    assert int(counts[-1][1].count) == 4
+
+
+def _with_base(state, base, params):
+    """The state with that of a base without a schedule at its bottom."""
+    if not hasattr(state, "base_state"):
+        return base.init(params)
+    replaced = state._replace(base_state=_with_base(state.base_state, base, params))
+    if getattr(state, "last_sync", None) is not None:
+        replaced = replaced._replace(last_sync=base.init(params))
+    return replaced
+
+
+@each_member
+def test_sharding_in_types(name):
+    """The state's shardings follow the parameters', and an update changes none."""
+    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        sharding = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))
+        params = jnp.ones((2, 8, 4), jnp.float16, out_sharding=sharding)
+        grad = jax.grad(lambda p: jnp.sum(p.astype(jnp.float32) ** 2))
+        state = optimizer.init(params)
+        updates, new_state = jax.jit(
+            lambda g, s, p: optimizer.update(g, s, p, grad_fn=lambda p, i: grad(p))
+        )(grad(params), state, params)
+        types = jax.tree.map(jax.typeof, state)
+        assert jax.tree.map(jax.typeof, jax.jit(optimizer.init)(params)) == types
+        assert jax.tree.map(jax.typeof, new_state) == types
+        assert jax.typeof(updates) == jax.typeof(params)
+        assert jnp.isfinite(updates).all()
+
+
+@each_member
+def test_params_and_state_can_be_donated(name):
+    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
+    start, _, loss = parabola()
+    step = lambda params, state: gradient_step(optimizer, loss, params, state)[:2]
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    params = jnp.copy(start)
+    state = optimizer.init(params)  # a state that aliased params could not be donated
+    for _ in range(3):
+        expected = jax.jit(step)(params, state)
+        donated = params, state
+        params, state = donating(*donated)
+        chex.assert_trees_all_equal((params, state), expected)
+        # What a step doesn't read, such as the last α, stays as it was.
+        given = donated[0], _base_of(donated[1])
+        assert all(x.is_deleted() for x in jax.tree.leaves(given))
+
+
+@pytest.mark.parametrize(
+    "names", [STATELESS, list(COPIES)], ids=["stateless", "friendly"]
+)
+def test_sharpness_aware_members_share_one_state(names):
+    """Training goes on with any member from the state of any other over a direction
+    with the same state."""
+    base = lenient(optax.adam(0.01))
+    params, _, loss = parabola()
+    state = MEMBERS[names[0]](base).init(params)
+    for name in names:
+        optimizer = MEMBERS[name](base)
+        fresh = optimizer.init(params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(fresh, state)
+        assert jax.tree.structure(fresh) == jax.tree.structure(state)
+        params, state, _ = gradient_step(optimizer, loss, params, state)
+    assert state.count == len(names)
+
+
+@pytest.mark.parametrize("mask", [None, {"kernel": True, "bias": False}])
+def test_phases_with_and_without_a_mask_share_one_state(mask):
+    params, _, loss = mixed_tensors()
+    state = lb.sam(optax.sgd(0.1)).init(params)
+    masked = lb.lookbehind_sam(optax.sgd(0.1), mask=mask)
+    assert jax.tree.structure(masked.init(params)) == jax.tree.structure(state)
+    gradient_step(masked, loss, params, state)
+
+
+@pytest.mark.parametrize("name", STATELESS)
+def test_state_holds_scalars_only_beside_the_base(name):
+    params, _, _ = mixed_tensors()
+    state = MEMBERS[name](optax.sgd(0.1)).init(params)
+    assert all(jnp.shape(leaf) == () for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.75])
+@pytest.mark.parametrize("name", ["rho", "alpha"])
+def test_schedules_of_rho_and_alpha_count_steps(name, alpha):
+    params, _, loss = parabola()
+    base = optax.sgd(0.01)
+    values = [0.1, alpha]
+    schedule = lambda count: jnp.array(values)[count]
+    scheduled = lb.lookbehind_sam(base, **{name: schedule})
+    state = scheduled.init(params)
+    for value in values:
+        constant = lb.lookbehind_sam(base, **{name: value})
+        _, _, expected = gradient_step(constant, loss, params, constant.init(params))
+        params, state, updates = gradient_step(scheduled, loss, params, state)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["by hand", "make_step"])
+@each_member
+def test_jax_finds_no_nans_and_no_infinities(name, how):
+    """Not in the state either, where a loss is not known by hand."""
+    optimizer = MEMBERS[name](optax.sgd(0.01, momentum=0.9))
+    params, _, loss = parabola()
+    step = functools.partial(gradient_step, optimizer, loss)
+    if how == "make_step":
+        step = lb.make_step(loss, optimizer)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        state = optimizer.init(params)
+        for _ in range(2):
+            params, state, _ = jax.jit(step)(params, state)
+        jax.block_until_ready(state)
+
+
+def test_jax_finds_an_infinity_that_is_there():
+    optimizer = lb.sam(optax.sgd(jnp.inf))
+    params, _, loss = parabola()
+    step = jax.jit(lb.make_step(loss, optimizer))
+    with jax.debug_infs(True), pytest.raises(FloatingPointError):
+        step(params, optimizer.init(params))

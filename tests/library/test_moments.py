@@ -1,0 +1,251 @@
+"""Momentum that comes back with the weights, and how long steps may be then."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lookbehind_optax as lb
+from tests.library.lenient import lenient
+
+MOMENTUM = optax.sgd(1.0, momentum=0.5)
+
+
+def train(optimizer, steps, params=None, grad_fn=lambda p, i: jnp.ones_like(p)):
+    """Parameters and state after each step, along gradients of 1 by default."""
+    params = jnp.array(0.0) if params is None else params
+    state = optimizer.init(params)
+    for _ in range(steps):
+        updates, state = optimizer.update(
+            grad_fn(params, 0), state, params, grad_fn=grad_fn
+        )
+        params = optax.apply_updates(params, updates)
+        yield params, state
+
+
+def velocity(state):
+    return optax.tree.get(state.base_state, "trace")
+
+
+# Momentum ½ along gradients of 1, k = 2: the velocity goes 1, 1.5 from 0, and the fast
+# weights −2.5. With α = ¼ the slow ones follow to −0.625; then, from a velocity of
+#   none      1.5:    1.75, 1.875, by −3.625 / 4;
+#   pullback  0.375:  1.1875, 1.59375, by −2.78125 / 4, to a quarter of the way back;
+#   reset     0:      as before.
+BY_HAND = {
+    "none": ([-0.625, -0.625 - 0.90625], [1.5, 1.875]),
+    "pullback": ([-0.625, -0.625 - 0.6953125], [0.375, 0.6796875]),
+    "reset": ([-0.625, -1.25], [0.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("pullback", BY_HAND)
+@pytest.mark.parametrize(
+    "alpha",
+    [0.25, lambda count: jnp.array([0.25, 0.25])[count]],
+    ids=["static", "scheduled"],
+)
+def test_trajectory_by_hand(pullback, alpha):
+    optimizer = lb.lookbehind_sam(MOMENTUM, k=2, alpha=alpha, pullback=pullback)
+    path, velocities = BY_HAND[pullback]
+    found = list(train(optimizer, 2))
+    np.testing.assert_allclose([p for p, _ in found], path, rtol=1e-6)
+    np.testing.assert_allclose([velocity(s) for _, s in found], velocities, rtol=1e-6)
+
+
+def test_a_scheduled_alpha_is_that_of_the_step():
+    """¼ and then 1, which takes nothing back."""
+    optimizer = lb.lookbehind_sam(
+        MOMENTUM,
+        alpha=lambda count: jnp.array([0.25, 1.0])[count],
+        pullback="pullback",
+    )
+    found = [velocity(s) for _, s in train(optimizer, 2)]
+    np.testing.assert_allclose(found, [0.375, 1.59375], rtol=1e-6)
+
+
+def test_by_default_a_kth_of_the_way():
+    optimizer = lb.lookbehind_sam(MOMENTUM, k=3, pullback="pullback")
+    ((params, state),) = train(optimizer, 1)
+    # Velocities 1, 1.5, 1.75.
+    np.testing.assert_allclose(params, -4.25 / 3, rtol=1e-6)
+    np.testing.assert_allclose(velocity(state), 1.75 / 3, rtol=1e-6)
+
+
+# Gradients e₁ and then e₂: updates −(1, 0) and −(½, 1), together −(1.5, 1), which has
+# the cosine 1.5 / √3.25 with the first.
+TURNING = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+ADAPTIVE = (1.5 / np.sqrt(3.25) + 1) / 2
+
+
+def test_adaptive_alpha_takes_back_by_itself():
+    optimizer = lb.lookbehind_sam(
+        MOMENTUM, alpha=lb.adaptive_alpha(), pullback="pullback"
+    )
+    ((params, state),) = train(
+        optimizer, 1, jnp.zeros(2), grad_fn=lambda p, i: TURNING[i]
+    )
+    np.testing.assert_allclose(params, -ADAPTIVE * np.array([1.5, 1.0]), rtol=1e-6)
+    np.testing.assert_allclose(
+        velocity(state), ADAPTIVE * np.array([0.5, 1.0]), rtol=1e-6
+    )
+
+
+def test_alpha_per_tensor_takes_back_the_moments_of_that_tensor():
+    optimizer = lb.lookbehind_sam(
+        MOMENTUM, alpha=lb.adaptive_alpha(per_tensor=True), pullback="pullback"
+    )
+    slopes = {"turning": TURNING, "straight": jnp.ones((2, 3))}
+    params = {"turning": jnp.zeros(2), "straight": jnp.zeros(3)}
+    ((_, state),) = train(
+        optimizer, 1, params, lambda p, i: jax.tree.map(lambda s: s[i], slopes)
+    )
+    trace = velocity(state)
+    np.testing.assert_allclose(trace["straight"], 1.5 * np.ones(3), rtol=1e-6)
+    np.testing.assert_allclose(
+        trace["turning"], ADAPTIVE * np.array([0.5, 1.0]), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("pullback", ["none", "pullback", "reset"])
+def test_counts_and_schedules_go_on(pullback):
+    """Adam counts k updates a step, a schedule the steps."""
+    rate = lambda count: jnp.array([0.1, 0.2, 0.3])[count]
+    optimizer = lb.lookbehind_sam(
+        lenient(optax.adam(rate)), k=3, alpha=0.25, pullback=pullback
+    )
+    *_, (_, state) = train(optimizer, 2, jnp.ones(2))
+    adam, schedule = state.base_state
+    assert adam.count == 6
+    assert schedule.count == 2
+    mu, nu = {
+        # Of gradients of 1: 1 − 0.9ⁿ and 1 − 0.999ⁿ, a quarter of the way back.
+        "none": (1 - 0.9**6, 1 - 0.999**6),
+        "pullback": (after_two(0.9), after_two(0.999)),
+        "reset": (0.0, 0.0),
+    }[pullback]
+    np.testing.assert_allclose(adam.mu, np.full(2, mu), rtol=1e-5)
+    np.testing.assert_allclose(adam.nu, np.full(2, nu), rtol=1e-4)
+
+
+def after_two(decay):
+    """A moment of ones after two steps of k = 3, each a quarter of the way."""
+    moment = 0.0
+    for _ in range(2):
+        moment += (1 - (1 - moment) * decay**3 - moment) / 4
+    return moment
+
+
+@pytest.mark.parametrize("pullback", ["none", "pullback", "reset"])
+def test_flags_keys_and_holes_in_the_base(pullback):
+    """What has the shape of parameters without being a number stays, as keys do."""
+    base = optax.chain(
+        optax.zero_nans(),
+        optax.masked(optax.trace(0.9), {"a": True, "b": False}),
+        lenient(optax.noisy_sgd(0.1, key=jax.random.key(0))),
+    )
+    optimizer = lb.lookbehind_sam(base, pullback=pullback)
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    *_, (params, state) = train(optimizer, 2, params, lambda p, i: p)
+    assert all(jnp.isfinite(p).all() for p in params.values())
+    fresh = optimizer.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(fresh)
+    types = lambda tree: [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+    assert types(state) == types(fresh)
+
+
+def test_moments_of_groups_come_back_as_one():
+    """m-SAM: one velocity, with an adaptive α as well."""
+    optimizer = lb.lookbehind_sam(
+        MOMENTUM, alpha=lb.adaptive_alpha(), pullback="pullback", axis_name="group"
+    )
+    slopes = jnp.stack([TURNING - 0.5, TURNING + 0.5])  # their mean is TURNING
+    params = jnp.zeros(2)
+
+    def update(slopes):
+        _, state = optimizer.update(
+            slopes[0], optimizer.init(params), params, grad_fn=lambda p, i: slopes[i]
+        )
+        return state
+
+    state = jax.vmap(update, out_axes=None, axis_name="group")(slopes)
+    np.testing.assert_allclose(
+        velocity(state), ADAPTIVE * np.array([0.5, 1.0]), rtol=1e-6
+    )
+
+
+# How long a step may be: on ½ p², without a climb (ρ = 0), a step is a linear map of
+# the weight and its velocity, and stable while its spectral radius is at most one.
+
+
+def step_matrix(make):
+    """From learning rates to the linear map of a step, as the optimizer takes it."""
+
+    def step(rate, start):
+        optimizer = optax.with_extra_args_support(make(rate))
+        p, v = start
+        state = optax.tree.set(optimizer.init(p), trace=v)
+        updates, state = optimizer.update(p, state, p, grad_fn=lambda p, i: p)
+        return jnp.stack([p + updates, optax.tree.get(state, "trace")])
+
+    at = jax.vmap(step, in_axes=(None, 0), out_axes=1)
+    return jax.jit(lambda rate: at(jnp.float64(rate), jnp.eye(2)))
+
+
+def limit(make):
+    """The matrix as a function of the rate, and the largest stable rate, to 1e-9."""
+    matrix = step_matrix(make)
+    low, high = 0.0, next(r for r in np.arange(0.01, 8, 0.01) if radius(matrix(r)) > 1)
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        stable = radius(matrix(middle)) <= 1
+        low, high = (middle, high) if stable else (low, middle)
+    return matrix, low
+
+
+def radius(matrix):
+    return np.abs(np.linalg.eigvals(np.asarray(matrix))).max()
+
+
+def lookbehind(rate, k, alpha, pullback):
+    base = optax.sgd(rate, momentum=0.9)
+    return lb.lookbehind_sam(base, 0.0, k, alpha, pullback=pullback)
+
+
+# By pullback and α (None is 1/k): k and the largest stable rate times the curvature.
+LIMITS = {
+    ("none", None): {1: 3.8, 2: 0.42, 3: 0.32, 5: 0.28, 10: 0.27},
+    ("none", 1.0): {1: 3.8, 2: 0.21, 3: 0.11, 5: 0.06, 10: 0.03},
+    ("pullback", None): {1: 3.8, 2: 1.95, 3: 1.35, 5: 0.86, 10: 0.51},
+    ("pullback", 1.0): {1: 3.8, 2: 0.21, 3: 0.11, 5: 0.06, 10: 0.03},
+    ("reset", None): {1: 2.0, 2: 1.38, 3: 1.07, 5: 0.76, 10: 0.48},
+}
+
+
+@pytest.mark.parametrize(("pullback", "alpha"), LIMITS)
+def test_the_largest_stable_rate(pullback, alpha, x64):
+    for k, wanted in LIMITS[pullback, alpha].items():
+        make = functools.partial(lookbehind, k=k, alpha=alpha, pullback=pullback)
+        matrix, found = limit(make)
+        assert round(found, 2) == wanted
+        assert radius(matrix(0.99 * found)) < 1 < radius(matrix(1.01 * found))
+
+
+def test_the_largest_stable_rate_of_the_base(x64):
+    """2 (1 + β), as the classics have it."""
+    _, found = limit(lambda rate: optax.sgd(rate, momentum=0.9))
+    np.testing.assert_allclose(found, 3.8, rtol=1e-8)
+
+
+def test_pullback_trains_where_none_diverges(x64):
+    """At a rate of 1, half of 1.95, by the optimizer's own steps."""
+    sizes = {}
+    for pullback in ("none", "pullback"):
+        optimizer = lookbehind(1.0, 2, None, pullback)
+        *_, (params, _) = train(optimizer, 60, jnp.array(1.0), lambda p, i: p)
+        sizes[pullback] = abs(float(params))
+    assert sizes["pullback"] < 0.05
+    assert sizes["none"] > 100
