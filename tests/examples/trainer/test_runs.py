@@ -1,11 +1,11 @@
-"""A run: whose folder it takes, how it stops, diverges, resumes, and what it refuses."""
+"""A run: which folder it takes, how it stops, diverges and resumes."""
 
 import contextlib
 import errno
-import json
 import os
 from pathlib import Path
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -59,7 +59,7 @@ def program(monkeypatch, *arguments):
 
     with pytest.raises(SystemExit) as left:
         runs.main(train, RunConfig, {"tiny": {}}, "tiny", list(arguments))
-    return left.value.code
+    return str(left.value.code)
 
 
 # Whose folder it is.
@@ -99,7 +99,7 @@ def test_the_working_directory_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for output in (".", str(tmp_path), "../" + tmp_path.name):
         with pytest.raises(ValueError, match=r"^--output must be a folder of its own"):
-            train(runs.Path(output))
+            train(Path(output))
     assert not list(tmp_path.iterdir())
 
 
@@ -316,19 +316,13 @@ def test_a_signal_saves_and_leaves(number, run, tmp_path, one_by_one, monkeypatc
         f"stopped by {name} and saved at step 6. Run the same command again to resume."
     )
     assert names(tmp_path / "stopped") == ["4", "6"]
-    train(tmp_path / "stopped", output=tmp_path / "stopped", recipe=None)
+    train(tmp_path / "stopped")
     assert outcome(tmp_path / "stopped") == outcome(run)
 
 
 def test_a_log_without_a_checkpoint_is_said(run, capsys):
     expected = outcome(run)
     (run / "summary.json").unlink()
-    for path in (run / "checkpoints").iterdir():
-        for file in path.rglob("*"):
-            if file.is_file():
-                file.unlink()
-    import shutil
-
     shutil.rmtree(run / "checkpoints")
     train(run)
     assert f"no checkpoint in {run}: starting at" in capsys.readouterr().err
@@ -336,8 +330,6 @@ def test_a_log_without_a_checkpoint_is_said(run, capsys):
 
 
 def test_a_finished_run_without_checkpoints_is_finished(run):
-    import shutil
-
     shutil.rmtree(run / "checkpoints")
     before = content(run)
     train(run)
@@ -362,3 +354,139 @@ def test_a_full_disk_says_what_to_do(where, tmp_path, monkeypatch):
 
 def test_one_process_asks_only_itself():
     assert meshes.from_first(lambda: {"a": 1}) == {"a": 1}
+
+
+# As real processes.
+
+# A checkpoint every few steps, so that many kills hit one.
+COMMAND = [sys.executable, "-m", "examples.images", "--epochs", "10", "--batch-size"]
+COMMAND += ["64", "--save-every", "7", "--output"]
+
+
+@contextlib.contextmanager
+def started(folder):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    process = subprocess.Popen(
+        [*COMMAND, str(folder)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def finish(folder):
+    with started(folder) as process:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+
+
+def ending(folder):
+    """Log and state of a finished run."""
+    newest = max(int(name) for name in names(folder) if name.isdigit())
+    state = ocp.StandardCheckpointer().restore(
+        (folder / "checkpoints" / str(newest) / "state").absolute()
+    )
+    return (folder / "log.jsonl").read_text(), state
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Folder of a whole run, and its seconds."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    begun = time.monotonic()
+    finish(folder)
+    return folder, time.monotonic() - begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_at_any_moment_it_ends_the_same(seed, uninterrupted, tmp_path):
+    whole, seconds = uninterrupted
+    folder = tmp_path / "killed"
+    moments = random.Random(seed)
+    for _ in range(2):
+        with started(folder):
+            time.sleep(moments.uniform(0.2, 1) * seconds)
+    finish(folder)
+    text, state = ending(folder)
+    expected_text, expected_state = ending(whole)
+    assert text == expected_text
+    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
+    assert not [name for name in names(folder) if not name.isdigit()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_from_outside_saves_and_leaves(number, uninterrupted, tmp_path):
+    folder = tmp_path / "stopped"
+    with started(folder) as process:
+        while not list((folder / "checkpoints").glob("[0-9]*")):
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert f"stopped by {signal.Signals(number).name} and saved at step" in output
+    finish(folder)
+    assert ending(folder)[0] == ending(uninterrupted[0])[0]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    """On two virtual devices, found as Open MPI's processes find each other."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = [sys.executable, "-m", "examples.images", "--epochs", "2"]
+    command += ["--mesh", "data=2"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    alone = environment | {"JAX_NUM_CPU_DEVICES": "2"}
+    whole = [*command, "--output", str(one)]
+    subprocess.run(whole, env=alone, check=True, timeout=300)
+
+    def finish():
+        pair = start_pair(command, two, environment)
+        assert [process.wait(timeout=300) for process in pair] == [0, 0]
+        for record, expected in zip(log(two), log(one), strict=True):
+            assert record == pytest.approx(expected, rel=1e-4)
+
+    finish()
+    assert (two / "summary.json").exists()
+    assert names(two) == names(one)
+    # All processes end with the error that the first one finds.
+    other = [*command, "--rho", "0.3"]
+    for process in start_pair(other, two, environment, stderr=subprocess.PIPE):
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 1, said
+        assert "holds a run of another configuration" in said
+    # And all take the checkpoint that the first one finds intact.
+    newest = max(names(two), key=int)
+    flipped = two / "checkpoints" / newest / "run.json"
+    flipped.write_text(flipped.read_text().replace("1", "2", 1))
+    finish()
+    assert f"damaged-{newest}" in names(two)
+
+
+def start_pair(command, folder, environment, **options):
+    """Two processes of one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    together = environment | {
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    }
+    return [
+        subprocess.Popen(
+            [*command, "--output", str(folder), "--distributed"],
+            env=together | {"OMPI_COMM_WORLD_RANK": rank},
+            text=True,
+            **options,
+        )
+        for rank in "01"
+    ]

@@ -21,7 +21,7 @@ class State(NamedTuple):
 
 
 class Tiny:
-    """Three epochs of four steps; `changes` replace the loss or parameters of a step.
+    """Three epochs of four steps; `changes` replace what a step sees or does.
 
     The loss of a step is that before its update, as in all trainings.
     """
@@ -42,15 +42,19 @@ class Tiny:
 
     def init(self):
         params = jnp.arange(1, 1 + self.size, dtype=self.dtype)
-        return State(jnp.int32(0), params, {"loss": jnp.float32(0)})
+        sums = {"loss": jnp.float32(0), "grad_norm": jnp.float32(0)}
+        return State(jnp.int32(0), params, sums)
 
     def advance(self, state, start, stop):
         step, params, sums = jax.tree.map(np.asarray, state)
         assert step == start
         for step in range(start, stop):
             change = self.changes.get(step, {})
-            loss = np.float32(change.get("loss", np.sum(params**2)))
-            sums = {"loss": loss + (sums["loss"] if step % 4 else np.float32(0))}
+            seen = {"loss": np.sum(params**2), "grad_norm": 1.0, **change}
+            sums = {
+                name: np.float32(seen[name]) + (value if step % 4 else np.float32(0))
+                for name, value in sums.items()
+            }
             params = params - np.asarray(0.1 * np.sin(params + step), params.dtype)
             params = params * np.asarray(change.get("factor", 1), params.dtype)
         return jax.tree.map(jnp.asarray, State(np.int32(stop), params, sums))
@@ -70,7 +74,9 @@ def names(folder):
 
 
 def log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()
+    ]
 
 
 def outcome(folder, training=None):
