@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, and files in it that nothing can halve or lose."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import itertools
@@ -142,40 +143,44 @@ def compare_settings(folder: Path, ours: dict[str, Any]) -> None:
 
 
 def compare_origins(folder: Path, ours: dict[str, Any]) -> None:
-    """Refuses a run on other data or other numbers; says if versions differ."""
-    theirs = read_json(folder / PROVENANCE)
-    for kind, what in (("data", "other data"), ("numerics", "other numerics")):
-        for name in theirs[kind] | ours[kind]:
-            there, here = theirs[kind].get(name), ours[kind].get(name)
-            if there != here:
-                raise ValueError(
-                    f"{folder} holds a run on {what}: {name} is {here} and was "
-                    f"{there}. Restore it, or give another --output"
-                )
+    """Refuses a run on other data or in other numbers; says if versions differ."""
+    theirs = read_json(folder / PROVENANCE, ours)
+    for name in ours["data"] | theirs["data"]:
+        if ours["data"].get(name) != theirs["data"].get(name):
+            raise ValueError(
+                f"{folder} holds a run on other data: {name} has changed. Restore it, "
+                "or give another --output"
+            )
+    for name, here in ours["numerics"].items():
+        if here != (there := theirs["numerics"].get(name)):
+            raise ValueError(
+                f"{folder} holds a run with {name}={there}; here it is {here}. Change "
+                "that, or give another --output"
+            )
     for name, here in ours["versions"].items():
-        there = theirs["versions"].get(name)
-        if there != here:
+        if here != (there := theirs["versions"].get(name)):
             say(f"{folder} holds a run that began with {name} {there}; this is {here}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON.
+def read_json(path: Path, names: Iterable[str] = ()) -> dict[str, Any]:
+    """An object of JSON with values of some names.
 
     Raises:
       ValueError: if the file holds something else.
     """
+    wrong = "no object"
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Restore it, or give another --output"
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{path} is damaged (it holds no object). Restore it, or give another "
-            "--output"
-        )
-    return found
+        found, wrong = None, str(error)
+    if isinstance(found, dict):
+        missing = set(names) - found.keys()
+        if not missing:
+            return found
+        wrong = f"no {min(missing)}"
+    raise ValueError(
+        f"{path} is damaged ({wrong}). Restore it, or give another --output"
+    )
 
 
 def as_text(values: dict[str, Any]) -> str:

@@ -135,7 +135,8 @@ def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
         saved = checkpoints.restore(training.shapes)
         ended = saved is None or int(saved.state.step) == training.steps
         if ended and summary.exists():  # it stays as it was when it ended
-            return folders.read_json(summary)
+            goals = (f"final_{training.goal}", f"best_{training.goal}")
+            return folders.read_json(summary, goals)
         if saved is None:
             if log.exists() and jax.process_index() == 0:
                 folders.say(f"no checkpoint in {folder}: starting at the first step")
