@@ -145,11 +145,10 @@ class WeightsAndBiases:
             ) from error
         path = folder / "wandb-id"
         known = path.exists()
-        if not known:
-            folders.write_text(path, uuid.uuid4().hex)
+        identity = path.read_text() if known else uuid.uuid4().hex
         try:
             self.run = wandb.init(
-                id=path.read_text(),
+                id=identity,
                 resume="allow",
                 dir=folder,
                 name=folder.name,
@@ -157,14 +156,16 @@ class WeightsAndBiases:
             )
         except wandb.Error as error:
             raise ValueError(
-                f"--log wandb: {error}. WANDB_MODE=offline needs no account"
+                f"--log wandb can't begin: {error} WANDB_MODE=offline needs no account"
             ) from error
+        folders.write_text(path, identity)
         for record in () if known else records:
             self.append(record)
 
     def append(self, record: Record) -> None:
         """Adds a point to each curve."""
-        self.run.log(record, step=int(record["step"]))
+        known = {name: value for name, value in record.items() if value is not None}
+        self.run.log(known, step=int(record["step"]))
 
     def close(self) -> None:
         """Sends what isn't sent yet."""

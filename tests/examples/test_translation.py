@@ -490,9 +490,7 @@ def test_damaged_subwords_are_named(held, begun):
     config, begin = begun
     path = config.output / "tokenizer.json"
     path.write_bytes(held)
-    with pytest.raises(
-        ValueError, match=r"/tokenizer\.json is damaged \(.*\)\. Restore"
-    ):
+    with pytest.raises(ValueError, match=r"/tokenizer\.json is damaged \(.*\)\. R"):
         begin()
     assert path.read_bytes() == held
 

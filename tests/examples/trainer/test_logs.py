@@ -126,12 +126,24 @@ def test_wandb_continues_the_same_run(tmp_path, monkeypatch):
     assert first.values["dir"] == tmp_path
     assert first.values["config"]["rho"] == 0.1
     # What it knows isn't sent again.
-    assert first.logged == [(r["step"], r) for r in [*RECORDS, NEXT]]
+    assert first.logged == [(4, RECORDS[0]), (8, {"epoch": 2, "step": 8}), (12, NEXT)]
     assert second.logged == [(12, NEXT)]
     assert first.finished
     assert second.finished
     written(tmp_path / "..", log=("wandb",))
     assert begun[-1].values["id"] != first.values["id"]
+
+
+def test_wandb_without_an_account_says_what_to_do(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+
+    def init(**_):
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.raises(ValueError, match=r"^--log wandb can't begin: No .*=offline ne"):
+        train(tmp_path, log=("wandb",))
+    assert not (tmp_path / "wandb-id").exists()
 
 
 def test_wandb_that_is_missing_is_said(tmp_path, monkeypatch):

@@ -149,6 +149,14 @@ def test_the_programs_refuse_before_any_work(tmp_path, monkeypatch):
     assert said.startswith("Error: --output must be a new folder")
 
 
+@pytest.mark.parametrize("keep", ["0", "-1"])
+def test_no_checkpoint_at_all_is_refused(keep, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    said = program(monkeypatch, "--keep", keep, "--output", str(output))
+    assert said == f"Error: --keep must be greater than 0; got {keep}"
+    assert not output.exists()
+
+
 # One process at a time.
 
 HOLD = """
