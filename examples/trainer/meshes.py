@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 import dataclasses
+import json
 import math
 from typing import Any
 from typing import TypeVar
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
@@ -110,3 +112,29 @@ def join() -> None:
             "--distributed is for processes started by Slurm, Open MPI, Kubernetes or "
             f"on the hosts of a TPU; JAX finds nothing of these here: {error}"
         ) from error
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """What a function returns, called in the first of all processes alone.
+
+    Args:
+      function: returns what JSON holds.
+
+    Raises:
+      ValueError: in all processes, if that is what the function raises, or an OSError.
+    """
+    if jax.process_count() == 1:
+        return function()
+    answer = b""
+    if jax.process_index() == 0:
+        try:
+            told = {"value": function()}
+        except (ValueError, OSError) as error:
+            told = {"error": str(error)}
+        answer = json.dumps(told).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
+    filled = np.frombuffer(answer.ljust(size), np.uint8)
+    told = json.loads(multihost_utils.broadcast_one_to_all(filled).tobytes())
+    if "error" in told:
+        raise ValueError(told["error"])
+    return told["value"]

@@ -1,10 +1,14 @@
 """What measured numbers depend on, to be saved with them."""
 
+import hashlib
 import importlib.metadata
 from pathlib import Path
 import subprocess
 
 import jax
+
+# Settings of JAX that change the numbers of a run, or the types of its state.
+NUMERICS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
 
 
 def provenance() -> dict[str, object]:
@@ -20,7 +24,22 @@ def provenance() -> dict[str, object]:
     return {
         "device": f"{device.platform} ({device.device_kind})",
         "revision": git.stdout.strip() or "unknown",
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that compute."""
+    return {name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")}
+
+
+def origin() -> dict[str, object]:
+    """What a run that is continued should have been begun with."""
+    numerics = {name: getattr(jax.config, name) for name in NUMERICS}
+    return {"versions": versions(), "numerics": numerics}
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

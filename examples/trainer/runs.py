@@ -1,52 +1,42 @@
-"""The folder of a run: log, checkpoints, summary; what is killed goes on from there."""
+"""A run from its start, or from where it stands, to its end: loop, signals, summary."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import contextlib
-import json
 import math
-import os
 from pathlib import Path
-import shutil
 import signal
 import sys
 import time
 from typing import Any
 from typing import Protocol
-import warnings
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from tqdm import tqdm
 
 from examples.trainer import command
 from examples.trainer import config as configuration
+from examples.trainer import folders
+from examples.trainer import logs
 from examples.trainer import meshes
+from examples.trainer.checkpoints import Checkpoints
+from examples.trainer.checkpoints import Saved
 from examples.trainer.config import RunConfig
+from examples.trainer.logs import Record
 from examples.trainer.optimizers import Phase
 from examples.trainer.provenance import provenance
-
-Record = dict[str, float]
-
-# What may change from one start of a run to the next.
-FREE = {
-    "config",
-    "data_dir",
-    "distributed",
-    "keep",
-    "log",
-    "mesh",
-    "output",
-    "save_every",
-    "seeds",
-    "test",
-}
 
 
 class Training(Protocol):
     """What a run does: pure functions of a state, which is a tree of arrays.
+
+    Two more attributes are optional. `fingerprint` maps names of the data to digests:
+    a run whose data changed isn't continued. `files` maps names to texts that the run
+    keeps in its folder.
 
     Attributes:
       steps: number of steps.
@@ -79,7 +69,7 @@ class Training(Protocol):
         ...
 
     def evaluate(self, state: Any) -> dict[str, float]:
-        """What the slow weights achieve."""
+        """What the slow weights achieve, in finite numbers if they are finite."""
         ...
 
 
@@ -88,7 +78,7 @@ class Stopped(Exception):
 
 
 class Diverged(Exception):
-    """The loss is no number any more; the last good checkpoint is kept."""
+    """The loss isn't finite any more; the last good checkpoint is kept."""
 
 
 def main(
@@ -98,7 +88,7 @@ def main(
     program: str,
     arguments: list[str] | None,
 ) -> None:
-    """Calls `train` with the configuration that the command line tells.
+    """Calls `train` with the configuration of the command line.
 
     Args:
       train: from a configuration to nothing.
@@ -115,87 +105,205 @@ def main(
         config = configuration.parse(kind, recipes, program, arguments)
         if config.distributed:
             meshes.join()
+        folders.check(config.output, config.seeds)  # before any work
         train(config)
     except Stopped as stop:
-        sys.exit(f"{stop}. Run the same command again to go on.")
+        sys.exit(f"{stop}. Run the same command again to resume.")
     except (command.Invalid, ValueError, OSError, Diverged) as error:
         sys.exit(f"Error: {error}")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and (
+            "RESOURCE_EXHAUSTED" not in str(error)
+        ):
+            raise
+        sys.exit(
+            "Error: out of memory: try a smaller --batch-size, more --micro-batches or "
+            f"more devices ({str(error).partition(chr(10))[0]})"
+        )
 
 
 def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
     """Trains in `folder`, from where a run there stands, and returns its summary."""
-    claim(config, folder)
-    started = time.perf_counter()
-    save_every = config.save_every or training.steps_per_epoch
+    fingerprint = getattr(training, "fingerprint", {})
+    files = getattr(training, "files", {})
+    summary, log = folder / "summary.json", folder / "log.jsonl"
     with (
-        checkpoints(folder, config.keep) as manager,
-        Log(folder, "tensorboard" in config.log) as log,
-        interruptions() as interrupted,
+        space(folder),
+        folders.claimed(config, folder, fingerprint, files),
+        Checkpoints(folder / "checkpoints", config.keep) as checkpoints,
     ):
-        state, records, seconds = restore(manager, training)
-        step = int(state.step)
-        path = folder / "summary.json"
-        if step == training.steps and path.exists():  # as it was when it ended
-            return json.loads(path.read_text())
-        log.write(records)
-        progress = tqdm(
-            total=training.steps * training.examples_per_step,
-            initial=step * training.examples_per_step,
-            desc=folder.name,
-            unit=f" {training.unit}",
+        saved = checkpoints.restore(training.shapes)
+        ended = saved is None or int(saved.state.step) == training.steps
+        if ended and summary.exists():  # it stays as it was when it ended
+            goals = (f"final_{training.goal}", f"best_{training.goal}")
+            return folders.read_json(summary, goals)
+        if saved is None:
+            if log.exists() and jax.process_index() == 0:
+                folders.say(f"no checkpoint in {folder}: starting at the first step")
+            saved = Saved(training.init(), [], 0.0)
+        with logs.opened(config, folder, saved.records) as append:
+            loop = Loop(training, checkpoints, append, folder.name)
+            saved = loop.train(saved, config.save_every or training.steps_per_epoch)
+        return summarise(config, training, saved, summary)
+
+
+def final_state(training: Training, folder: Path) -> Any:
+    """The state with which a run in `folder` ended.
+
+    Raises:
+      ValueError: if it hasn't ended, or its last checkpoint is lost.
+    """
+    with (
+        folders.locked(folder),
+        Checkpoints(folder / "checkpoints", keep=1) as checkpoints,
+    ):
+        saved = checkpoints.restore(training.shapes)
+    if saved is None or int(saved.state.step) != training.steps:
+        raise ValueError(
+            f"{folder} holds no checkpoint of the last step, {training.steps}; "
+            "run the training again to get there"
+        )
+    return saved.state
+
+
+class Loop:
+    """The steps of a run, and what is logged and saved between them."""
+
+    def __init__(
+        self,
+        training: Training,
+        checkpoints: Checkpoints,
+        log: Callable[[Record], None],
+        name: str,
+    ):
+        """Nothing is computed yet.
+
+        Args:
+          training: what to do.
+          checkpoints: where to save.
+          log: takes the record of an epoch.
+          name: of the run, for the progress bar.
+        """
+        self.training, self.checkpoints, self.log = training, checkpoints, log
+        self.name = name
+
+    def train(self, saved: Saved, save_every: int) -> Saved:
+        """Trains from what is saved to the end, which is saved, too."""
+        training, began = self.training, time.perf_counter()
+        state, records, seconds = saved
+        step, stride = int(state.step), 1
+        with interruptions() as interrupted, self.progress(step) as progress:
+            while step < training.steps:
+                start, save_at = step, (step // save_every + 1) * save_every
+                step = min(self.epoch_end(start), save_at)
+                if not training.scans:  # about once a second
+                    step = min(step, start + stride)
+                called = time.perf_counter()
+                state = training.advance(state, start, step)
+                means = self.means(state, step)
+                quick = time.perf_counter() - called < 0.5
+                show(progress, (step - start) * training.examples_per_step, means)
+                if step == self.epoch_end(start):
+                    records.append(self.record(state, step, means))
+                    self.log(records[-1])
+                asked, all_quick = agree(interrupted(), quick)
+                stride = 2 * stride if all_quick else stride
+                so_far = seconds + time.perf_counter() - began
+                saved = Saved(state, records, so_far)
+                if step in (save_at, training.steps) or asked:
+                    self.save(step, saved)
+                if asked and step < training.steps:
+                    self.checkpoints.wait()
+                    name = signal.Signals(asked).name
+                    raise Stopped(f"stopped by {name} and saved at step {step}")
+        self.checkpoints.confirm()  # by the last evaluation
+        return saved
+
+    def epoch_end(self, start: int) -> int:
+        """The step with which the epoch of the next step ends."""
+        length = self.training.steps_per_epoch
+        return (start // length + 1) * length
+
+    def progress(self, step: int) -> tqdm:
+        """A bar that stands at a step."""
+        each = self.training.examples_per_step
+        return tqdm(
+            total=self.training.steps * each,
+            initial=step * each,
+            desc=self.name,
+            unit=f" {self.training.unit}",
             unit_scale=True,
             disable=jax.process_index() > 0,
         )
-        stride = 1
-        while step < training.steps:
-            epoch = step // training.steps_per_epoch + 1
-            epoch_end = epoch * training.steps_per_epoch
-            save_at = (step // save_every + 1) * save_every
-            stop = min(epoch_end, save_at)
-            if not training.scans:  # about once a second
-                stop = min(stop, step + stride)
-            begun = time.perf_counter()
-            state = training.advance(state, step, stop)
-            sums = {name: float(value) for name, value in state.sums.items()}
-            quick = time.perf_counter() - begun < 0.5
-            progress.update((stop - step) * training.examples_per_step)
-            step = stop
-            taken = (step - 1) % training.steps_per_epoch + 1
-            means = {name: value / taken for name, value in sums.items()}
-            progress.set_postfix(
-                {k: f"{means[k]:.4f}" for k in ("loss", "accuracy") if k in means}
-            )
-            if not math.isfinite(means["loss"]):
-                raise Diverged(
-                    f"the loss was {means['loss']} by step {step} (epoch {epoch}); the "
-                    f"last good checkpoint is of step {manager.latest_step() or 0}. "
-                    "Try a lower --learning-rate, or a lower --alpha times --k."
-                )
-            if step == epoch_end:
-                records.append(
-                    {
-                        "epoch": epoch,
-                        "step": step,
-                        "learning_rate": float(np.asarray(training.schedule(step - 1))),
-                        **means,
-                        **training.evaluate(state),
-                    }
-                )
-                log.append(records[-1])
-            asked, all_quick = agree(interrupted(), quick)
-            stride = 2 * stride if all_quick else stride
-            if step == save_at or step == training.steps or asked:
-                so_far = seconds + time.perf_counter() - started
-                save(manager, state, records, so_far)
-            if asked and step < training.steps:
-                manager.wait_until_finished()
-                progress.close()
-                raise Stopped(
-                    f"stopped by {signal.Signals(asked).name} and saved at step {step}"
-                )
-        progress.close()
-    seconds += time.perf_counter() - started
-    return summarise(config, training, records, seconds, folder)
+
+    def means(self, state: Any, step: int) -> dict[str, float]:
+        """Of what the steps of this epoch saw.
+
+        Raises:
+          Diverged: if the loss isn't finite.
+        """
+        taken = (step - 1) % self.training.steps_per_epoch + 1
+        means = {name: float(value) / taken for name, value in state.sums.items()}
+        if not math.isfinite(means["loss"]):
+            raise self.diverged(f"the loss was {means['loss']}", step)
+        self.checkpoints.confirm()
+        return means
+
+    def record(self, state: Any, step: int, means: dict[str, float]) -> Record:
+        """What is known at the end of an epoch.
+
+        Raises:
+          Diverged: if what is evaluated isn't finite.
+        """
+        achieved = self.training.evaluate(state)
+        for name, value in achieved.items():
+            if not math.isfinite(value):
+                raise self.diverged(f"the {name.replace('_', ' ')} was {value}", step)
+        return {
+            "epoch": step // self.training.steps_per_epoch,
+            "step": step,
+            "learning_rate": float(np.asarray(self.training.schedule(step - 1))),
+            **logs.finite(means),
+            **achieved,
+        }
+
+    def save(self, step: int, saved: Saved) -> None:
+        """Saves a state from which training can continue.
+
+        Raises:
+          Diverged: if its parameters aren't finite.
+        """
+        if not all_finite(saved.state.params):
+            raise self.diverged("a parameter wasn't finite", step)
+        self.checkpoints.save(step, saved)
+
+    def diverged(self, what: str, step: int) -> Diverged:
+        """What to raise if training can't continue from a step."""
+        good = self.checkpoints.reject()
+        kept = (
+            "there is no good checkpoint"
+            if good is None
+            else f"the last good checkpoint is of step {good}"
+        )
+        epoch = (step - 1) // self.training.steps_per_epoch + 1
+        return Diverged(
+            f"{what} by step {step} (epoch {epoch}); {kept}. "
+            "Try a lower --learning-rate, or a lower --alpha times --k."
+        )
+
+
+def show(progress: tqdm, examples: int, means: dict[str, float]) -> None:
+    """Moves a bar by a number of examples."""
+    progress.update(examples)
+    shown = {k: f"{means[k]:.4f}" for k in ("loss", "accuracy") if k in means}
+    progress.set_postfix(shown)
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no number in a tree is NaN or infinite."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def agree(asked: int, quick: bool) -> tuple[int, bool]:
@@ -210,103 +318,8 @@ def agree(asked: int, quick: bool) -> tuple[int, bool]:
     return int(asked), not slow
 
 
-def claim(config: RunConfig, folder: Path) -> None:
-    """Makes the folder, or finds there a run of the same configuration."""
-    path = folder / "config.json"
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_atomically(path, lambda partial: command.save(config, partial))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("claimed")
-    theirs = json.loads(path.read_text())
-    ours = command.as_json(config)
-    differences = [
-        f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
-        for name in sorted(ours.keys() | theirs.keys())
-        if name not in FREE and ours.get(name) != theirs.get(name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{folder} holds a run of another configuration; give another "
-            "--output, or delete it:\n" + "\n".join(differences)
-        )
-
-
 @contextlib.contextmanager
-def checkpoints(folder: Path, keep: int):
-    """Orbax's manager, which renames a checkpoint into place once it is whole."""
-    manager = ocp.CheckpointManager(
-        (folder / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-            cleanup_tmp_directories=True,
-        ),
-    )
-    try:
-        try:
-            yield manager
-        finally:
-            manager.close()
-    except (ValueError, OSError) as error:  # by Orbax's storage, and by our own files
-        if "No space left" not in str(error):
-            raise
-        raise OSError(
-            f"the disk of {folder} is full: make space there and run the same command "
-            "again. It goes on from the last whole checkpoint"
-        ) from error
-
-
-def save(
-    manager: ocp.CheckpointManager, state: Any, records: list[Record], seconds: float
-) -> None:
-    """Writes state and log in the background."""
-    if int(state.step) in manager.all_steps():
-        return
-    manager.save(
-        int(state.step),
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            run=ocp.args.JsonSave({"records": records, "seconds": seconds}),
-        ),
-    )
-
-
-def restore(
-    manager: ocp.CheckpointManager, training: Training
-) -> tuple[Any, list[Record], float]:
-    """The newest checkpoint that can be read, or the start."""
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
-        try:
-            read: Any = manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(training.shapes),
-                    run=ocp.args.JsonRestore(),
-                ),
-            )
-            return read.state, read.run["records"], read.run["seconds"]
-        except Exception as error:  # whatever a damaged file makes its reader raise
-            warnings.warn(
-                f"the checkpoint of step {step} can't be read and is deleted "
-                f"({type(error).__name__}: {str(error).splitlines()[0]})",
-                stacklevel=2,
-            )
-            manager.delete(step)
-    if steps:
-        warnings.warn("no checkpoint could be read: starting again", stacklevel=2)
-    return training.init(), [], 0.0
-
-
-def final_state(training: Training, folder: Path) -> Any:
-    """The state with which a run in `folder` ended."""
-    with checkpoints(folder, keep=1) as manager:
-        return restore(manager, training)[0]
-
-
-@contextlib.contextmanager
-def interruptions():
+def interruptions() -> Iterator[Callable[[], int]]:
     """Yields a function that returns the signal that asked to stop, or 0."""
     asked = []
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -321,66 +334,22 @@ def interruptions():
             signal.signal(number, handler)
 
 
-class Log:
-    """Records of the epochs, as lines of JSON, and for TensorBoard if asked."""
-
-    def __init__(self, folder: Path, tensorboard: bool):
-        """Writes to `folder`, if this is the first of several processes."""
-        self.folder, self.tensorboard = folder, tensorboard
-        self.writes = jax.process_index() == 0
-        self.events: Any = None
-
-    def __enter__(self) -> "Log":
-        """Nothing is written yet."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leaves whole files."""
-        if self.events is not None:
-            self.events.close()
-
-    def write(self, records: list[Record]) -> None:
-        """Begins with what a checkpoint knows, and no more."""
-        if not self.writes:
-            return
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_atomically(self.folder / "log.jsonl", lambda path: path.write_text(lines))
-        if self.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
-            self.events = SummaryWriter(str(self.folder / "tensorboard"))
-            for record in records:
-                self.show(record)
-
-    def append(self, record: Record) -> None:
-        """Adds an epoch."""
-        if self.writes:
-            with (self.folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            if self.tensorboard:
-                self.show(record)
-
-    def show(self, record: Record) -> None:
-        """Adds an epoch for TensorBoard."""
-        for name, value in record.items():
-            self.events.add_scalar(name, value, int(record["step"]))
-        self.events.flush()
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the path, and renames."""
-    partial = path.with_name(f"{path.name}.partial")
-    write(partial)
-    os.replace(partial, path)
+@contextlib.contextmanager
+def space(folder: Path) -> Iterator[None]:
+    """Says what to do about a full disk, by whichever library it is found."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if "No space left" not in str(error):
+            raise
+        raise OSError(
+            f"the disk of {folder} is full: make space there and run the same command "
+            "again. It resumes from the last whole checkpoint"
+        ) from error
 
 
 def summarise(
-    config: RunConfig,
-    training: Training,
-    records: list[Record],
-    seconds: float,
-    folder: Path,
+    config: RunConfig, training: Training, saved: Saved, path: Path
 ) -> dict[str, Any]:
     """What came out, and what it depends on; saved as summary.json."""
     before = 0
@@ -388,7 +357,7 @@ def summarise(
     for phase in training.phases:
         gradients += (phase.until - before) * phase.gradients
         before = phase.until
-    goals = [record[training.goal] for record in records]
+    goals = [record[training.goal] for record in saved.records]
     summary = {
         "config": command.as_json(config),
         **provenance(),
@@ -397,11 +366,11 @@ def summarise(
             leaf.size for leaf in jax.tree.leaves(training.shapes.params)
         ),
         "gradient_evaluations": gradients,
-        "wall_seconds": round(seconds, 1),
+        "wall_seconds": round(saved.seconds, 1),
         f"final_{training.goal}": goals[-1],
         f"best_{training.goal}": max(goals),
     }
-    text = json.dumps(summary, indent=1) + "\n"
+    text = folders.as_text(summary)
     if jax.process_index() == 0:
-        write_atomically(folder / "summary.json", lambda path: path.write_text(text))
+        folders.write_text(path, text)
     return summary

@@ -1,20 +1,24 @@
 """Trains translators: `python -m examples.translation --help` says what it can do."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tokenizers import Tokenizer
 
+from examples.trainer import folders
 from examples.trainer import plots
 from examples.trainer import runs
+from examples.trainer.provenance import sha256
 from examples.translation import text
 from examples.translation.config import TRANSLATION_RECIPES
 from examples.translation.config import TranslationConfig
 from examples.translation.training import Translation
+
+TOKENIZER = "tokenizer.json"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,18 +62,18 @@ def prepare(
     config: TranslationConfig, folder: Path, pairs: text.Pairs, valid: text.Pairs
 ) -> Translation:
     """The run, with the subwords that its folder holds, or else new ones."""
-    path = folder / "tokenizer.json"
-    found = path.exists()
-    if found:
-        tokenizer = Tokenizer.from_file(str(path))
+    path = folder / TOKENIZER
+    if path.exists():
+        tokenizer, saved = text.load(path)
     else:
         tokenizer = text.learn(pairs, config.vocabulary)
+        saved = tokenizer.to_str(pretty=True)
     training = Translation(config, tokenizer, pairs, valid)
-    # Written once nothing is wrong with the run, and where no other one is.
-    runs.claim(config, folder)
+    training.files = {TOKENIZER: saved}
+    texts = (*(config.train or ()), *(config.valid or ()))
+    training.fingerprint = {str(path): sha256(path) for path in texts}
+    training.fingerprint[TOKENIZER] = hashlib.sha256(saved.encode()).hexdigest()
     if jax.process_index() == 0:
-        if not found:
-            runs.write_atomically(path, lambda partial: tokenizer.save(str(partial)))
         print(
             f"{training.kept:,} of {len(pairs.source):,} training pairs; the others "
             f"are empty or longer than {config.max_length} subwords (of "
@@ -92,10 +96,10 @@ def finish(
     if jax.process_index() == 0:
         written = {
             "test.txt": "".join(" ".join(line.split()) + "\n" for line in sentences),
-            "summary.json": json.dumps(summary, indent=1) + "\n",
+            "summary.json": folders.as_text(summary),
         }
         for name, content in written.items():
-            (folder / name).write_text(content)
+            folders.write_text(folder / name, content)
     return sentences
 
 

@@ -43,6 +43,8 @@ class Translation(Phased):
     """A run as its configuration tells it; pure functions of the `State`.
 
     Attributes:
+      files: what the run keeps in its folder, by name.
+      fingerprint: digests of its data, by name.
       kept: number of training pairs that are neither empty nor too long.
       metric: BLEU as sacrebleu computes it by default.
     """
@@ -60,6 +62,8 @@ class Translation(Phased):
     ):
         """Builds network, optimizers and steps; nothing is computed yet."""
         super().__init__(config)
+        self.files: dict[str, str] = {}
+        self.fingerprint: dict[str, str] = {}
         self.tokenizer, self.valid = tokenizer, valid
         # All of one length: a single program, and no more than its share of time is
         # lost on short sentences if the longest ones are left out.

@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ import sacrebleu
 
 from examples.trainer import command
 from examples.trainer import config as configuration
+from examples.trainer import folders
 from examples.trainer import phases as phased
 from examples.trainer import runs
 from examples.trainer.optimizers import make_base
@@ -156,7 +158,8 @@ def test_files_that_it_refuses(contents, error, message, tmp_path):
 
 def test_a_damaged_archive_is_refused(tmp_path):
     whole = gzip.compress(b"a sentence\n" * 100)
-    for i, damaged in enumerate((whole[:-20], b"no archive")):
+    flipped = whole[:12] + bytes([whole[12] ^ 255]) + whole[13:]
+    for i, damaged in enumerate((whole[:-20], flipped, b"no archive")):
         (tmp_path / f"{i}.gz").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"compressed if they end in \.gz"):
             text.read("--test", (tmp_path / f"{i}.gz", tmp_path / f"{i}.gz"))
@@ -451,11 +454,54 @@ def test_a_stopped_run_goes_on_to_the_same_end(tokenizer, pairs, tmp_path, monke
             runs.run(config, training, tmp_path / "stopped")
     runs.run(config, training, tmp_path / "stopped")
     assert (tmp_path / "stopped/log.jsonl").read_text() == whole
-    states = []
-    for name in ("whole", "stopped"):
-        with runs.checkpoints(tmp_path / name, 2) as manager:
-            states.append(runs.restore(manager, training)[0])
+    states = [runs.final_state(training, tmp_path / x) for x in ("whole", "stopped")]
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Configuration of a run that has only just begun, and what begins it again."""
+    train = write(tmp_path, "train", sentences(64))
+    valid = write(tmp_path, "valid", sentences(16, 1))
+    folder = tmp_path / "run"
+    config = TranslationConfig(**TINY, train=train, valid=valid, output=folder)
+
+    def begin():
+        pairs, valid_pairs = text.read("--train", train), text.read("--valid", valid)
+        training = program.prepare(config, folder, pairs, valid_pairs)
+        with folders.claimed(config, folder, training.fingerprint, training.files):
+            return text.size(training.tokenizer)
+
+    begin()
+    return config, begin
+
+
+def test_a_run_keeps_its_subwords(begun):
+    config, begin = begun
+    assert begin() == begin()
+    other = text.learn(sentences(64, 1), 290)
+    other.save(str(config.output / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"other data: tokenizer\.json has changed"):
+        begin()
+
+
+@pytest.mark.parametrize("held", [b"", b"{}", b"\xff"])
+def test_damaged_subwords_are_named(held, begun):
+    config, begin = begun
+    path = config.output / "tokenizer.json"
+    path.write_bytes(held)
+    with pytest.raises(ValueError, match=r"/tokenizer\.json is damaged \(.*\)\. R"):
+        begin()
+    assert path.read_bytes() == held
+
+
+@pytest.mark.parametrize("changed", ["train.de", "train.en", "valid.de", "valid.en"])
+def test_texts_that_changed_are_refused(changed, begun, tmp_path):
+    _, begin = begun
+    path = tmp_path / changed
+    path.write_text(path.read_text().replace("bellt", "singt"))
+    with pytest.raises(ValueError, match=rf"other data: .*/{changed} has changed\. R"):
+        begin()
 
 
 def test_bleu_is_that_of_sacrebleu(training, pairs):
@@ -489,6 +535,7 @@ def test_killed_it_ends_the_same(tmp_path):
         process = start(tmp_path, tmp_path / name, "--save-every", "5")
         if name == "killed":
             while not list((tmp_path / name).glob("checkpoints/[0-9]*")):
+                time.sleep(0.05)
                 assert process.poll() is None
             process.kill()
             process.communicate()

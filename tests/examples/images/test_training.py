@@ -1,24 +1,14 @@
 """The trainer: what it is told, what it writes, and how it goes on."""
 
-import contextlib
 from dataclasses import replace
 import functools
 import json
-import os
-import random
-import signal
-import socket
-import struct
-import subprocess
-import sys
-import time
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from tensorboardX.proto import event_pb2
 
 from examples.images import data
 from examples.images.config import Config
@@ -232,67 +222,11 @@ def test_a_pretrained_vit_is_fine_tuned_at_another_size_and_head(
     assert last["loss"] < first["loss"]
 
 
-def test_logs_for_tensorboard_hold_the_records(digits, tmp_path):
-    train(Config(**SMALL, log=("tensorboard",)), digits, tmp_path)
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    records = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
-    expected = [
-        (name, record["step"], pytest.approx(value, rel=1e-6))
-        for record in records
-        for name, value in record.items()
-    ]
-    assert scalars(events) == expected
-
-
-def scalars(path):
-    """Of a file of events; each has its length before it, and a checksum after both."""
-    content, start, found = path.read_bytes(), 0, []
-    while start < len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
-        event = event_pb2.Event.FromString(content[start + 12 : start + 12 + length])
-        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
-        start += 16 + length
-    return found
-
-
 def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(Config(**SMALL | {"epochs": 1}, seed=seed), digits, tmp_path / name)
     a, b, c = ((tmp_path / name / "log.jsonl").read_text() for name in "abc")
     assert a == b != c
-
-
-def test_a_finished_run_stays_as_it_was(digits, tmp_path):
-    train(Config(**SMALL | {"epochs": 1}), digits, tmp_path)
-    path = tmp_path / "summary.json"
-    path.write_text(path.read_text().replace('"revision": "', '"revision": "of-then-'))
-    again = train(Config(**SMALL | {"epochs": 1}), digits, tmp_path)
-    assert again["revision"].startswith("of-then-")
-    assert again == json.loads(path.read_text())
-
-
-def test_a_run_of_another_configuration_is_refused(digits, tmp_path):
-    train(Config(**SMALL), digits, tmp_path)
-    with pytest.raises(ValueError, match=r"rho: None there, 0\.1 here"):
-        train(Config(**SMALL, rho=0.1), digits, tmp_path)
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path):
-    config = Config(**SMALL)
-    train(config, digits, tmp_path / "whole")
-    train(config, digits, tmp_path / "damaged")
-    newest = max(
-        (tmp_path / "damaged/checkpoints").iterdir(), key=lambda p: int(p.name)
-    )
-    for file in newest.rglob("*"):
-        if file.is_file() and file.stat().st_size > 100:
-            file.write_bytes(file.read_bytes()[:50])
-    with pytest.warns(UserWarning, match=rf"step {newest.name} can't be read"):
-        train(config, digits, tmp_path / "damaged")
-    logs = [
-        (tmp_path / name / "log.jsonl").read_text() for name in ("whole", "damaged")
-    ]
-    assert logs[0] == logs[1]
 
 
 def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(digits, tmp_path):
@@ -301,115 +235,3 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(digits, tmp_pat
         runs.Diverged, match=r"^the loss was (nan|inf) by step .* Try a"
     ):
         train(config, digits, tmp_path)
-
-
-# As real processes.
-
-# A checkpoint every few steps, so that many kills hit one.
-COMMAND = [sys.executable, "-m", "examples.images", "--epochs", "10", "--batch-size"]
-COMMAND += ["64", "--save-every", "7", "--output"]
-
-
-@contextlib.contextmanager
-def started(folder):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    process = subprocess.Popen(
-        [*COMMAND, str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with process:
-        yield process
-        process.kill()
-
-
-def finish(folder):
-    with started(folder) as process:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-
-
-def outcome(folder):
-    """Log and state of a finished run."""
-    newest = max((folder / "checkpoints").iterdir(), key=lambda p: int(p.name))
-    state = runs.ocp.StandardCheckpointer().restore(newest / "state")
-    return (folder / "log.jsonl").read_text(), state
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """Folder of a whole run, and its seconds."""
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    begun = time.monotonic()
-    finish(folder)
-    return folder, time.monotonic() - begun
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_killed_at_any_moment_it_ends_the_same(seed, uninterrupted, tmp_path):
-    whole, seconds = uninterrupted
-    folder = tmp_path / "killed"
-    moments = random.Random(seed)
-    for _ in range(2):
-        with started(folder):
-            time.sleep(moments.uniform(0.2, 1) * seconds)
-    finish(folder)
-    log, state = outcome(folder)
-    expected_log, expected_state = outcome(whole)
-    assert log == expected_log
-    jax.tree.map(np.testing.assert_array_equal, state, expected_state)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves(number, uninterrupted, tmp_path):
-    folder = tmp_path / "stopped"
-    with started(folder) as process:
-        while not list((folder / "checkpoints").glob("[0-9]*")):
-            time.sleep(0.05)
-            assert process.poll() is None
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
-    assert f"stopped by {signal.Signals(number).name} and saved at step" in output
-    finish(folder)
-    assert outcome(folder)[0] == outcome(uninterrupted[0])[0]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path):
-    """On two virtual devices, found as Open MPI's processes find each other."""
-    folders = tmp_path / "one", tmp_path / "two"
-    command = [sys.executable, "-m", "examples.images", "--epochs", "2"]
-    command += ["--mesh", "data=2", "--output"]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    alone = environment | {"JAX_NUM_CPU_DEVICES": "2"}
-    subprocess.run([*command, str(folders[0])], env=alone, check=True, timeout=300)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    together = environment | {
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_COORDINATOR_ADDRESS": address,
-        "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1",
-        "OMPI_COMM_WORLD_SIZE": "2",
-    }
-    pair = [
-        subprocess.Popen(
-            [*command, str(folders[1]), "--distributed"],
-            env=together
-            | {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
-        )
-        for rank in "01"
-    ]
-    assert [process.wait(timeout=300) for process in pair] == [0, 0]
-    one, two = (
-        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        for folder in folders
-    )
-    for record, expected in zip(two, one, strict=True):
-        assert record == pytest.approx(expected, rel=1e-4)
-    assert (folders[1] / "summary.json").exists()
