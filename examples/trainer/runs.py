@@ -82,6 +82,10 @@ class Training(Protocol):
         """What the slow weights achieve."""
         ...
 
+    def conclude(self, state: Any) -> dict[str, float]:
+        """What is measured once, when all is trained; for the summary."""
+        ...
+
 
 class Stopped(Exception):
     """A signal asked the run to stop; its state is saved."""
@@ -195,7 +199,8 @@ def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
                 )
         progress.close()
     seconds += time.perf_counter() - started
-    return summarise(config, training, records, seconds, folder)
+    concluded = training.conclude(state)
+    return summarise(config, training, records, concluded, seconds, folder)
 
 
 def agree(asked: int, quick: bool) -> tuple[int, bool]:
@@ -379,6 +384,7 @@ def summarise(
     config: RunConfig,
     training: Training,
     records: list[Record],
+    concluded: Record,
     seconds: float,
     folder: Path,
 ) -> dict[str, Any]:
@@ -400,6 +406,7 @@ def summarise(
         "wall_seconds": round(seconds, 1),
         f"final_{training.goal}": goals[-1],
         f"best_{training.goal}": max(goals),
+        **concluded,
     }
     text = json.dumps(summary, indent=1) + "\n"
     if jax.process_index() == 0:
