@@ -94,7 +94,8 @@ def _load(path: Path) -> Any:
         tables = load_from_disk(str(path))
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise OSError(
-            f"{path} can't be read as a dataset of Hugging Face ({first_line(error)})"
+            f"{path} can't be read as a dataset of Hugging Face, none of whose splits "
+            f"is empty ({first_line(error)})"
         ) from error
     if not isinstance(tables, DatasetDict):
         raise ValueError(

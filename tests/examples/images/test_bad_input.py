@@ -148,7 +148,7 @@ FILES = [
     (change(x_train=X.astype(object)), "^a.npz can't be read .*Object arrays"),
     (change(y_test=None), "must hold x_train, .*; it holds x_test, x_train, y_train$"),
     (change(x_train=X.astype(float)), "^a.npz: x_train must be uint8.* got float64$"),
-    (change(x_test=X[:3] / np.float32(0)), "x_test must be uint8.* got float32$"),
+    (change(x_test=np.float32(X[:3]) * np.nan), "x_test must be uint8.* got float32$"),
     (change(x_train=X[0]), r"x_train must have the shape .* got \(8, 8\)$"),
     (change(x_train=X[:, :0]), r"x_train must have the shape .* got \(6, 0, 8\)$"),
     (change(x_test=X[:3, :4]), r"one shape; got \(8, 8, 1\) and \(4, 8, 1\)$"),
@@ -170,7 +170,6 @@ FILES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 @pytest.mark.parametrize(("write", "message"), FILES)
 def test_arrays(write, message, tmp_path):
     write(tmp_path / "a.npz")
@@ -234,9 +233,12 @@ TABLES = [
     ),
     (
         lambda path: write_table(path, train=[], test=[0]),
-        "of train must hold an example",
+        "none of whose splits is empty",
     ),
-    (lambda path: write_table(path, train=[0, 1], test=[]), "of test must hold an ex"),
+    (
+        lambda path: write_table(path, train=[0, 1], test=[]),
+        "none of whose splits is empty",
+    ),
     (
         lambda path: write_table(path, train=[0, -1], test=[0]),
         "^table: label of train must hold labels from 0 to 1; got -1$",
