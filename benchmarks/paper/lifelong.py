@@ -33,7 +33,11 @@ SMOKE = Lifelong(
 SMALL = Lifelong(dataset="fashion_mnist", images_per_task=1000, seeds=5)
 CIFAR = Lifelong(dataset="cifar100", classes_per_task=5, model="conv3", seeds=5)
 TINY = Lifelong(
-    dataset="tiny_imagenet", classes_per_task=5, model="conv4", memory=400, seeds=5
+    dataset="folder:tiny-imagenet-200",  # as docs/lifelong.md makes it
+    classes_per_task=5,
+    model="conv4",
+    memory=400,
+    seeds=5,
 )
 SIZES = {
     "smoke": (SMOKE,),

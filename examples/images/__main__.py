@@ -50,23 +50,37 @@ def report(
 ) -> None:
     """Says what came out, and draws all seeds together."""
     last = summaries[-1]
-    accuracies = 100 * np.array([s["final_test_accuracy"] for s in summaries])
-    best = 100 * np.array([s["best_test_accuracy"] for s in summaries])
     print(
         f"{title(config)}: {last['parameters']:,} parameters, "
         f"{last['gradient_evaluations']:,} gradient evaluations, "
         f"{sum(s['wall_seconds'] for s in summaries):.0f} s on {last['device']}"
     )
-    if config.seeds == 1:
-        print(f"test accuracy {accuracies[0]:.2f} %, at best {best[0]:.2f} %")
+    if config.validation:
+        said = {
+            "validation accuracy": "final_valid_accuracy",
+            "at best": "best_valid_accuracy",
+            "test accuracy": "test_accuracy",
+        }
     else:
-        plots.plot_runs(logs, title(config), config.output / "plots.png")
-        print(
-            f"test accuracy {accuracies.mean():.2f} ± {accuracies.std(ddof=1):.2f} %, "
-            f"at best {best.mean():.2f} ± {best.std(ddof=1):.2f} % "
-            f"(mean ± standard deviation over {config.seeds} seeds)"
+        said = {"test accuracy": "final_test_accuracy", "at best": "best_test_accuracy"}
+    print(
+        ", ".join(
+            f"{what} {spread([summary[name] for summary in summaries])}"
+            for what, name in said.items()
         )
+    )
+    if config.seeds > 1:
+        plots.plot_runs(logs, title(config), config.output / "plots.png")
+        print(f"(mean ± standard deviation over {config.seeds} seeds)")
     print(f"Configuration, log, plots and checkpoints are in {config.output}.")
+
+
+def spread(shares: list[float]) -> str:
+    """A share in percent, or the mean and the standard deviation of several."""
+    percent = 100 * np.array(shares)
+    if len(percent) == 1:
+        return f"{percent[0]:.2f} %"
+    return f"{percent.mean():.2f} ± {percent.std(ddof=1):.2f} %"
 
 
 if __name__ == "__main__":

@@ -1,49 +1,131 @@
 """Datasets of labelled images as TFDS keeps them: found, prepared and read.
 
-A dataset that isn't in the data folder is downloaded and prepared there, with no
-TensorFlow either where TFDS only uses it for files and PNGs, as for CIFAR and the MNIST
-family; for others, `pip install tensorflow` once. The data folder is TFDS's own unless
-told: `TFDS_DATA_DIR` in the environment, or ~/tensorflow_datasets.
+Reading a prepared dataset takes no TensorFlow, and preparing one does. The data folder
+is TFDS's own if none is given: `TFDS_DATA_DIR` in the environment, or
+~/tensorflow_datasets.
 """
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import difflib
 import errno
+import functools
 import importlib.util
-import io
-import os
 from pathlib import Path
 import shutil
 import socket
-import sys
-import types
 from typing import Any
 import urllib.parse
 import urllib.request
 
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
-# Registers "digits" and "tiny_imagenet" with TFDS.
-from examples.images.digits import digits_dataset_builder as digits_dataset_builder
-from examples.images.tiny_imagenet import (
-    tiny_imagenet_dataset_builder as tiny_imagenet_dataset_builder,
-)
+from examples.images.sources import check_labels
+from examples.images.sources import decode
+from examples.images.sources import first_line
+from examples.images.sources import Splits
+
+READ_TOGETHER = 500  # records; one by one takes longer
 
 
-def find(name: str, data_dir: Path | None) -> Any:
+class Records:
+    """A split that TFDS has prepared, as a `Source`."""
+
+    def __init__(self, builder: Any, split: str):
+        """Opens the files of a split; images aren't decoded yet."""
+        self.builder = builder
+        self.what = f"of {builder.info.full_name} {split}"
+        feature = builder.info.features["image"]
+        self.channels = feature.shape[-1]
+        # TFDS leaves gray JPEGs of a color dataset gray; `decode` makes RGB of them.
+        encoded = isinstance(feature, tfds.features.Image)
+        decoders: Any = {"image": tfds.decode.SkipDecoding()} if encoded else None
+        with reading(builder):
+            self.records = builder.as_data_source(split, decoders=decoders)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """An image and its label."""
+        with reading(self.builder):
+            return self._example(index, self.records[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+        """Several examples at once."""
+        with reading(self.builder):
+            records = self.records.__getitems__(indices)
+            return [*map(self._example, indices, records)]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of all examples, for which all records are read once."""
+        return self._labels
+
+    @functools.cached_property
+    def _labels(self) -> np.ndarray:
+        """Read when they are needed."""
+        parts = range(0, len(self), READ_TOGETHER)
+        labels = np.empty(len(self), np.int32)
+        for start in tqdm(parts, desc=f"Reading the labels {self.what}"):
+            part = range(start, min(start + READ_TOGETHER, len(self)))
+            with reading(self.builder):
+                records = self.records.__getitems__(part)
+                labels[part.start : part.stop] = [r["label"] for r in records]
+        check_labels(labels, self.classes, f"the labels {self.what}")
+        return labels
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.builder.info.features["label"].num_classes
+
+    def _example(self, index: int, record: Any) -> tuple[np.ndarray, int]:
+        """The image and the label of a record."""
+        image, label = record["image"], record["label"]
+        if isinstance(image, bytes):
+            image = decode(image, self.channels, f"image {index} {self.what}")
+        return image, int(label)
+
+
+def find(name: str, data_dir: Path | None) -> Splits:
+    """Opens a dataset of TFDS, and prepares it if it isn't there.
+
+    Raises:
+      ValueError: if there is no such dataset, or it is none of labelled images.
+      OSError: if it can be neither read nor prepared, or the disk is full.
+    """
+    builder = _builder(name, data_dir)
+    if not builder.is_prepared():
+        prepare(builder)
+        builder = _builder(name, data_dir)  # which reads what is there now
+    if "train" not in builder.info.splits:
+        raise ValueError(
+            f"{name} has no training images; its splits are "
+            f"{', '.join(builder.info.splits)}"
+        )
+    train, shape = Records(builder, "train"), builder.info.features["image"].shape
+    return Splits(
+        name, train.classes, None if None in shape else shape, train, _test(builder)
+    )
+
+
+def _builder(name: str, data_dir: Path | None) -> Any:
     """TFDS's builder of a dataset of labelled images, prepared or not."""
     # Asking TFDS for an unknown name takes a network and TensorFlow.
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition("/")[0].partition(":")[0]
     if base not in known:
-        near = difflib.get_close_matches(base, known)
+        near = difflib.get_close_matches(base, ["digits", *known])
         raise ValueError(
             f"there is no dataset {name}"
             + (f"; did you mean {', '.join(near)}?" if near else ".")
-            + " digits is built in; the others are listed at "
+            + " Your own are folder:PATH, PATH.npz and hf:PATH; digits is built in; "
+            "those of TFDS are listed at "
             "https://www.tensorflow.org/datasets/catalog/overview#image_classification"
         )
     try:
@@ -51,7 +133,7 @@ def find(name: str, data_dir: Path | None) -> Any:
     except Exception as error:  # of its config, version or a damaged dataset_info.json
         raise OSError(
             f"TFDS can't open {name} in {data_dir or 'its data folder'}: "
-            f"{_first_line(error)}. If the files of the dataset are damaged, delete "
+            f"{first_line(error)}. If the files of the dataset are damaged, delete "
             "its folder there, and start again"
         ) from error
     if not _are_labelled_images(builder.info.features):
@@ -78,25 +160,13 @@ def _are_labelled_images(features: Any) -> bool:
     )
 
 
-def train_examples(builder: Any) -> int:
-    """Number of training examples."""
-    if "train" not in builder.info.splits:
-        raise ValueError(
-            f"{builder.name} has no training images; its splits are "
-            f"{', '.join(builder.info.splits)}"
-        )
-    return builder.info.splits["train"].num_examples
-
-
-def test_split(builder: Any) -> str:
+def _test(builder: Any) -> Records:
     """The split to evaluate on: the first that has labels."""
     for split in ("test", "validation"):
         if split in builder.info.splits:
-            with reading(builder):
-                encoded = {"image": tfds.decode.SkipDecoding()}
-                first = builder.as_data_source(split, decoders=encoded)[0]
-            if first["label"] >= 0:
-                return split
+            test = Records(builder, split)
+            if test[0][1] >= 0:
+                return test
     raise ValueError(
         f"{builder.name} has no labelled test or validation split; its splits are "
         f"{', '.join(builder.info.splits)}"
@@ -116,17 +186,20 @@ def reading(builder: Any) -> Iterator[None]:
         ) from error
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise OSError(
-            f"{builder.info.full_name} can't be read ({_first_line(error)}). If its "
-            f"files are damaged, delete {builder.data_path}, and start again to "
-            "prepare it anew"
+            f"{builder.info.full_name} can't be read ({first_line(error)}). If its "
+            f"files are damaged, delete {builder.data_path}; the next start prepares "
+            "them again"
         ) from error
 
 
 def prepare(builder: Any) -> None:
     """Downloads and prepares a dataset that isn't there."""
-    if builder.is_prepared():
-        return
     absent = f"{builder.info.full_name} isn't in {builder.data_dir_root}"
+    if not has_tensorflow():
+        raise OSError(
+            f"{absent}, and TFDS prepares it with TensorFlow: pip install "
+            "tensorflow-cpu, start again, and uninstall it if you like"
+        )
     advice = (
         "Start once where there is a network; or give --data-dir, the folder in which "
         f"TFDS has prepared it, with {builder.info.full_name} inside"
@@ -144,28 +217,30 @@ def prepare(builder: Any) -> None:
         try_download_gcs=False
     )
     try:
-        with _stand_in_for_tensorflow():
-            builder.download_and_prepare(
-                file_format="array_record", download_config=settings
-            )
+        builder.download_and_prepare(
+            file_format="array_record", download_config=settings
+        )
     except Exception as error:
         if builder.is_prepared():  # by another run, in the meantime
             return
         causes = list(_causes(error))
         if any(_is_full_disk(cause) for cause in causes):
-            needed = sum(info.size for info in infos.values())
             folder = Path(builder.data_dir_root)
-            raise OSError(full_disk(folder, needed, "download ")) from error
-        for cause in causes:
-            if isinstance(cause, _TensorFlowIsNeeded):
-                raise OSError(
-                    f"{absent}, and preparing it takes TensorFlow, for {cause}: pip "
-                    "install tensorflow, start again, and uninstall it if you like"
-                ) from error
+            needed = sum(info.size for info in infos.values())
+            raise OSError(
+                f"the disk of {folder} is full: download {needed / 1e6:,.0f} MB "
+                f"needed, {shutil.disk_usage(folder).free / 1e6:,.0f} MB free. Make "
+                "space there, or give another --data-dir"
+            ) from error
         reason = str(causes[-1]).rstrip(". \n")
         raise OSError(
             f"{absent}, and couldn't be downloaded and prepared: {reason}. {advice}"
         ) from error
+
+
+def has_tensorflow() -> bool:
+    """Whether TensorFlow is installed, which takes seconds to import."""
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 def _resolves(host: str) -> bool:
@@ -191,81 +266,3 @@ def _is_full_disk(error: BaseException) -> bool:
         error.errno in (errno.ENOSPC, errno.EDQUOT)
         or "Not enough disk space" in str(error)  # TFDS's own, which has no number
     )
-
-
-def full_disk(folder: Path, needed: int, what: str = "") -> str:
-    """How much is needed, and where."""
-    return (
-        f"the disk of {folder} is full: {what}{needed / 1e6:,.0f} MB needed, "
-        f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB free. Make space there, or "
-        "give another --data-dir"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-class _TensorFlowIsNeeded(AttributeError):
-    """What the stand-in hasn't got."""
-
-
-class _StandIn(types.ModuleType):
-    """A module that says so where something of it is missing."""
-
-    def __init__(self, name: str, **members: Any):
-        """Makes a module of these members."""
-        super().__init__(name)
-        vars(self).update(members)
-
-    def __getattr__(self, name: str) -> Any:
-        """Reached by what isn't there."""
-        raise _TensorFlowIsNeeded(f"{self.__name__}.{name}")
-
-
-@contextlib.contextmanager
-def _stand_in_for_tensorflow() -> Iterator[None]:
-    """While TFDS prepares a dataset: what it wants of TensorFlow, without it.
-
-    Reading needs no TensorFlow. Preparing does, but for most datasets of images only to
-    open files and to encode PNGs. Where TensorFlow is installed, it is used.
-    """
-    if importlib.util.find_spec("tensorflow") is not None:
-        yield
-        return
-
-    def encode_png(pixels: np.ndarray) -> Any:
-        buffer = io.BytesIO()
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        image.save(buffer, "PNG")
-        return types.SimpleNamespace(numpy=buffer.getvalue)
-
-    def nothing(name: str, *bases: type) -> type:
-        """A type that nothing is of, for `isinstance` and `except`."""
-        return type(name, bases, {})
-
-    gfile = _StandIn(
-        "tensorflow.io.gfile",
-        GFile=open,
-        exists=os.path.exists,
-        isdir=os.path.isdir,
-        listdir=os.listdir,
-    )
-    sys.modules["tensorflow"] = _StandIn(
-        "tensorflow",
-        __version__="2.1.0",  # the least that TFDS accepts
-        executing_eagerly=lambda: True,
-        compat=_StandIn("tensorflow.compat", as_text=os.fsdecode),
-        dtypes=_StandIn("tensorflow.dtypes", DType=nothing("DType")),
-        errors=_StandIn(
-            "tensorflow.errors",
-            UnimplementedError=nothing("UnimplementedError", Exception),
-        ),
-        image=_StandIn("tensorflow.image", encode_png=encode_png),
-        io=_StandIn("tensorflow.io", gfile=gfile),
-        Tensor=nothing("Tensor"),
-    )
-    try:
-        yield
-    finally:
-        del sys.modules["tensorflow"]

@@ -21,19 +21,23 @@ class Images(Settings):
     Attributes:
       recipe: named defaults for all the rest; their sources are in
         examples/images/config.py. `--recipe NAME --help` shows them.
-      dataset: digits (needs no network), or an image-classification dataset of TFDS:
-        cifar10, cifar100, fashion_mnist, imagenet2012, ...
-      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
-        if they aren't there. TFDS's own by default.
+      dataset: digits (needs no network); your own, as folder:PATH (PATH/train/CLASS and
+        PATH/test/CLASS with JPEGs and PNGs), PATH.npz (x_train, y_train, x_test and
+        y_test) or hf:PATH (saved by Hugging Face's datasets); or one of TFDS: cifar10,
+        cifar100, fashion_mnist, imagenet2012, ...
+      data_dir: folder of datasets that TFDS has prepared; where it prepares them if
+        they aren't there, which takes TensorFlow. TFDS's own by default.
       validation: share of the training examples, drawn by seed 0, to evaluate on after
         each epoch; the test set then waits for the end. 0 evaluates on the test set.
       label_noise: share of the training examples whose label is replaced by another
-        one, drawn evenly by seed.
+        one, drawn evenly by seed. The log then has flipped_accuracy, how often these
+        wrong labels are what the network says.
       augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
         "yes" for color images.
       image_size: height and width to which images are resized (or, if they differ in
         size, to which random crops of them are; 224 if not given).
-      model: network, a name in examples/images/models.py.
+      model: network, a name in examples/images/models.py; or package.module:Factory,
+        which is called with classes and dtype, and gives a Flax linen module.
       pretrained: file of a pretrained ViT, in Hugging Face's names and the safetensors
         format. Images are then normalised as it expects them, by 0.5.
     """

@@ -1,32 +1,35 @@
-"""Image-classification datasets: every one of them through TFDS, without TensorFlow.
+"""Image-classification datasets, by name: in memory, or streamed.
 
-`load` reads a dataset of small images into memory; `streams.stream` yields batches of
-one that is too large, or whose images differ in size; `find` says which it is. Names
-are those of TFDS, with its configs and versions if need be ("eurosat/rgb"), and
-"tiny_imagenet" and "digits", of which the last needs no network.
+`load` reads a dataset of images of one size into memory; `find` returns one that is too
+large, or whose images may differ in size, as what `streams.stream` reads. A name is
 
-Decoding 60,000 PNGs takes some ten seconds. So `load` keeps the arrays, beside the
-records that they come from: `decoded.npz` in the dataset's folder, such as
-~/tensorflow_datasets/cifar10/3.0.2. It can be deleted at any time.
+- "digits", scikit-learn's, which need no network;
+- "folder:PATH", JPEGs and PNGs in a folder for each class;
+- "PATH.npz", a file of arrays;
+- "hf:PATH", what Hugging Face's `datasets` has saved;
+- one of TFDS, with its config and version if need be ("eurosat/rgb").
 """
 
 from collections.abc import Iterator
 import dataclasses
-import errno
 import math
 from pathlib import Path
-import tempfile
-from typing import Any
 from typing import NamedTuple
-import warnings
-import zipfile
 
 import numpy as np
 from tqdm import tqdm
 
+from examples.images import arrays
 from examples.images import builders
+from examples.images import digits
+from examples.images import folders
+from examples.images import huggingface
+from examples.images.sources import Arrays
+from examples.images.sources import Selection
+from examples.images.sources import Source
+from examples.images.sources import Splits
 
-READ_TOGETHER = 500  # records; one by one takes twice as long
+READ_TOGETHER = 500  # examples; one by one, those of TFDS take twice as long
 MEMORY = 4e9  # bytes of training images that are streamed if they are more
 
 
@@ -65,97 +68,66 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
-    """A dataset that is read as it is needed; what `stream` reads.
+    """A dataset that is read as it is needed.
 
     Attributes:
       name: as given to `find`.
-      data_dir: the folder of datasets.
       classes: number of classes.
-      train: number of training examples.
-      test: number of test examples.
+      train: training examples.
+      test: test examples; the validation split, if the test split has no labels.
     """
 
     name: str
-    data_dir: Path | None
     classes: int
-    train: int
-    test: int
+    train: Source
+    test: Source
 
 
 def find(name: str, data_dir: Path | None = None) -> Dataset | Streamed:
     """Loads a dataset, if its images are of one size and of less than 4 GB together.
 
     Args:
-      name: "digits", or a dataset of TFDS.
+      name: of the dataset; see the module.
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
 
     Raises:
       ValueError: if there is no such dataset, or it is none of labelled images.
-      OSError: if it can be neither read nor downloaded, or the disk is full.
+      OSError: if it can be neither read nor prepared, or the disk is full.
     """
-    builder = builders.find(name, data_dir)
-    builders.prepare(builder)
-    test = builders.test_split(builder)
-    train = builders.train_examples(builder)
-    shape = builder.info.features["image"].shape
-    if None not in shape and train * math.prod(shape) < MEMORY:
-        return load(name, data_dir)
-    return Streamed(
-        name=name,
-        data_dir=data_dir,
-        classes=builder.info.features["label"].num_classes,
-        train=train,
-        test=builder.info.splits[test].num_examples,
-    )
+    splits = _splits(name, data_dir)
+    shape = splits.shape
+    if shape is not None and len(splits.train) * math.prod(shape) < MEMORY:
+        return _in_memory(splits)
+    if shape is not None and shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name} has images of {shape[-1]} channels, which can't be streamed, and "
+            f"holds over {MEMORY / 1e9:.0f} GB of them"
+        )
+    return Streamed(name, splits.classes, splits.train, splits.test)
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Reads a dataset whose images are all of one size.
 
     Args:
-      name: "digits", or a dataset of TFDS.
+      name: of the dataset; see the module.
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
 
     Raises:
       ValueError: if there is no such dataset, or it is none of labelled images, or
         these differ in size.
-      OSError: if it can be neither read nor downloaded, or the disk is full.
+      OSError: if it can be neither read nor prepared, or the disk is full.
     """
-    builder = builders.find(name, data_dir)
-    shape = builder.info.features["image"].shape
-    if None in shape:
-        raise ValueError(
-            f"the images of {name} differ in size: use examples.images.streams.stream, "
-            "which crops them to one size and doesn't keep them in memory"
-        )
-    builders.prepare(builder)
-    builders.train_examples(builder)
-    splits = ("train", builders.test_split(builder))
-    lengths = tuple(builder.info.splits[split].num_examples for split in splits)
-    source = f"{builder.info.full_name} {splits} {lengths} {shape}"
-    cache = Path(builder.data_path) / "decoded.npz"
-    arrays = _read_cache(cache, source)
-    if arrays is None:
-        train, test = (_decode(builder, split) for split in splits)
-        mean, std = _statistics(train.images)
-        arrays = dict(
-            source=np.array(source),
-            train_images=train.images,
-            train_labels=train.labels,
-            test_images=test.images,
-            test_labels=test.labels,
-            mean=mean,
-            std=std,
-        )
-        _write_cache(cache, arrays)
-    return Dataset(
-        name=name,
-        classes=builder.info.features["label"].num_classes,
-        train=Examples(arrays["train_images"], arrays["train_labels"]),
-        test=Examples(arrays["test_images"], arrays["test_labels"]),
-        mean=arrays["mean"],
-        std=arrays["std"],
-    )
+    return _in_memory(_splits(name, data_dir))
+
+
+def select(
+    examples: Examples | Source, indices: np.ndarray, labels: np.ndarray
+) -> Examples | Source:
+    """Some of the examples, with labels for each of these."""
+    if isinstance(examples, Examples):
+        return Examples(examples.images[indices], labels)
+    return Selection(examples, indices, labels)
 
 
 def order(seed: int, epoch: int, examples: int) -> np.ndarray:
@@ -188,29 +160,65 @@ def pad(
     return images, labels, np.arange(batch_size) < len(examples.labels)
 
 
-def _decode(builder: Any, split: str) -> Examples:
+def _splits(name: str, data_dir: Path | None) -> Splits:
+    """A dataset of the kind that its name says."""
+    kind, _, path = name.partition(":")
+    if name == "digits":
+        return digits.find()
+    if kind == "folder":
+        return folders.find(name, Path(path).expanduser())
+    if kind == "hf":
+        return huggingface.find(name, Path(path).expanduser())
+    if name.endswith(".npz"):
+        return arrays.find(Path(name).expanduser())
+    return builders.find(name, data_dir)
+
+
+def _in_memory(splits: Splits) -> Dataset:
+    """A dataset, read whole."""
+    train, test = (
+        _read(source, f"{splits.name} {what}")
+        for source, what in ((splits.train, "train"), (splits.test, "test"))
+    )
+    mean, std = _statistics(train.images)
+    if not std.all():
+        raise ValueError(
+            f"the training images of {splits.name} must differ in all channels; the "
+            f"standard deviations of their pixels are {std}"
+        )
+    return Dataset(splits.name, splits.classes, train, test, mean, std)
+
+
+def _read(source: Source, what: str) -> Examples:
     """A split as arrays.
 
     Neither threads nor processes: with two threads it took longer, and two processes,
     which must not be forked from one that runs JAX, saved a third of the time, once.
     """
-    with builders.reading(builder):
-        source = builder.as_data_source(split)
-        images = np.empty((len(source), *builder.info.features["image"].shape), "u1")
-        labels = np.empty(len(source), np.int32)
-        progress = tqdm(
-            total=len(source),
-            desc=f"Reading {builder.name} {split}",
-            unit=" images",
-            unit_scale=True,
-        )
-        with progress:
-            for start in range(0, len(source), READ_TOGETHER):
-                stop = min(start + READ_TOGETHER, len(source))
-                records = source.__getitems__(range(start, stop))
-                images[start:stop] = [record["image"] for record in records]
-                labels[start:stop] = [record["label"] for record in records]
-                progress.update(stop - start)
+    if isinstance(source, Arrays):
+        return Examples(source.images, source.labels)
+    first, _ = source[0]
+    images = np.empty((len(source), *first.shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+
+    def one_by_one(part):
+        return map(source.__getitem__, part)
+
+    read_together = getattr(source, "__getitems__", one_by_one)
+    progress = tqdm(
+        total=len(source), desc=f"Reading {what}", unit=" images", unit_scale=True
+    )
+    with progress:
+        for start in range(0, len(source), READ_TOGETHER):
+            part = range(start, min(start + READ_TOGETHER, len(source)))
+            for i, (image, labels[i]) in zip(part, read_together(part), strict=True):
+                if image.shape != first.shape:
+                    raise ValueError(
+                        f"the images of {what} must be of one size to be loaded; got "
+                        f"{first.shape} and {image.shape}"
+                    )
+                images[i] = image
+            progress.update(len(part))
     return Examples(images, labels)
 
 
@@ -226,43 +234,3 @@ def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = weights @ levels
     std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(axis=1))
     return mean.astype(np.float32), std.astype(np.float32)
-
-
-def _read_cache(path: Path, source: str) -> dict[str, np.ndarray] | None:
-    """Arrays kept from an earlier start, if they are of this source and undamaged."""
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            # Reading checks the CRC of each array.
-            return {**file} if str(file["source"]) == source else None
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        warnings.warn(f"{path} is damaged and made again ({error})", stacklevel=3)
-        return None
-
-
-def _write_cache(path: Path, arrays: dict[str, Any]) -> None:
-    """Keeps arrays; in a folder that can't be written to, says that it doesn't."""
-    needed = sum(array.nbytes for array in arrays.values())
-    partial = None
-    try:
-        # Of a name of its own, since several runs may start together.
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix="decoded.", suffix=".partial", delete=False
-        ) as file:
-            partial = Path(file.name)
-            np.savez(file, **arrays)
-        partial.chmod(0o644)
-        partial.replace(path)
-    except OSError as error:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            warnings.warn(
-                f"{path} can't be written, so that every start decodes the images anew",
-                stacklevel=3,
-            )
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(builders.full_disk(path.parent, needed)) from error
-        else:
-            raise

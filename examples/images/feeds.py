@@ -10,6 +10,7 @@ import numpy as np
 
 from examples.images import data
 from examples.images import streams
+from examples.images.sources import Source
 from examples.trainer.meshes import Layout
 
 EVALUATION_BATCH = 256
@@ -74,7 +75,6 @@ class Resident(Indexed):
 
     Attributes:
       train: number of training examples.
-      test: number of test examples.
       shape: height, width and channels of an image.
       classes: number of classes.
       mean: of each channel of the training images, where 255 counts as 1.
@@ -87,14 +87,13 @@ class Resident(Indexed):
     ):
         """Copies the images to the devices; see `Indexed`."""
         super().__init__(tuple(dataset.train), batch, seed, layout)
-        self.dataset, self.test = dataset, len(dataset.test.labels)
         self.shape = dataset.train.images.shape[1:]
         self.classes, self.mean, self.std = dataset.classes, dataset.mean, dataset.std
 
-    def test_batches(self) -> Iterator[tuple[jax.Array, ...]]:
-        """Test images, labels, and a mask that is False where the last is filled up."""
+    def evaluation(self, examples: data.Examples) -> Iterator[tuple[jax.Array, ...]]:
+        """Images, labels, and a mask that is False where the last batch is filled."""
         size = evaluation_batch(self.layout)
-        for batch in data.padded_batches(self.dataset.test, size):
+        for batch in data.padded_batches(examples, size):
             yield tuple(self.layout.put(x, self.layout.batch()) for x in batch)
 
 
@@ -115,17 +114,17 @@ class Streamed:
         """Reads nothing yet.
 
         Args:
-          dataset: as found.
+          dataset: as found; it trains on all of its training examples.
           batch: shape of a step's examples, those of one minibatch last.
           seed: of their order.
           layout: of the devices.
           image_size: height and width of the crops.
         """
-        self.dataset, self.batch, self.seed, self.layout = dataset, batch, seed, layout
-        self.train, self.test, self.classes = (
-            dataset.train,
-            dataset.test,
+        self.source, self.batch, self.seed = dataset.train, batch, seed
+        self.train, self.classes, self.layout = (
+            len(self.source),
             dataset.classes,
+            layout,
         )
         self.shape = (image_size, image_size, 3)
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
@@ -137,9 +136,7 @@ class Streamed:
         """Images and labels of each step."""
         if start != self.position:  # a new start, or a rerun
             self.stream = streams.stream(
-                self.dataset.name,
-                "train",
-                self.dataset.data_dir,
+                self.source,
                 batch_size=math.prod(self.batch),
                 image_size=self.shape[0],
                 seed=self.seed,
@@ -163,13 +160,11 @@ class Streamed:
         """Images and labels of a batch."""
         return batch
 
-    def test_batches(self) -> Iterator[tuple[jax.Array, ...]]:
-        """Test images, labels, and a mask that is False where the last is filled up."""
+    def evaluation(self, source: Source) -> Iterator[tuple[jax.Array, ...]]:
+        """Images, labels, and a mask that is False where the last batch is filled."""
         size = evaluation_batch(self.layout)
         stream = streams.stream(
-            self.dataset.name,
-            "test",
-            self.dataset.data_dir,
+            source,
             batch_size=size,
             image_size=self.shape[0],
             train=False,
@@ -178,7 +173,7 @@ class Streamed:
         own = size // self.part[1]
         # The last batch of a process may be empty where that of another isn't.
         nothing = data.Examples(np.empty((0, *self.shape), "u1"), np.empty(0, "i4"))
-        for _ in range(-(-math.ceil(self.test / self.part[1]) // own)):
+        for _ in range(-(-math.ceil(len(source) / self.part[1]) // own)):
             batch = data.pad(next(stream, nothing), own)
             yield tuple(
                 jax.make_array_from_process_local_data(self.layout.batch(), array)

@@ -70,9 +70,13 @@ def load_vit(
       The `params` of `model.apply({"params": params}, images)`.
 
     Raises:
+      FileNotFoundError: if there is no file.
       ValueError: if the file isn't a whole safetensors file, or if a tensor of it is
-        missing, isn't as the model needs it, or has no place in the model.
+        missing, isn't as the model needs it, isn't finite, or has no place in the
+        model.
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         tensors = load_file(path)
     except SafetensorError as error:
@@ -96,12 +100,7 @@ def load_vit(
         name, shape = _name(place, prefix), _shape(place, leaf.shape)
         if name not in tensors:
             raise ValueError(f"{path} has no {name}; expected one of shape {shape}")
-        tensor = tensors.pop(name)
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise ValueError(
-                f"{name} in {path} is {tensor.dtype}; expected a floating dtype"
-            )
-        tensor = tensor.astype(np.float32)
+        tensor = _floats(tensors.pop(name), f"{name} in {path}")
         if place == "positions":
             grid = (image[0] // model.patch, image[1] // model.patch)
             tensor = _positions(tensor, grid, model.width, f"{name} in {path}")
@@ -120,6 +119,17 @@ def load_vit(
             "no place"
         )
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+def _floats(tensor: np.ndarray, what: str) -> np.ndarray:
+    """A tensor as float32, if it holds finite numbers."""
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise ValueError(f"{what} is {tensor.dtype}; expected a floating dtype")
+    with np.errstate(over="ignore"):  # which gives infinity
+        tensor = tensor.astype(np.float32)
+    if not np.isfinite(tensor).all():
+        raise ValueError(f"{what} holds NaN or infinite values")
+    return tensor
 
 
 def _name(place: str, prefix: str) -> str:

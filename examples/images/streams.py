@@ -1,23 +1,18 @@
 """Batches of datasets that are too large for the memory, or of images of any sizes."""
 
 from collections.abc import Iterator
-import io
 import math
-from pathlib import Path
 
 import grain
 import numpy as np
 from PIL import Image
-import tensorflow_datasets as tfds
 
-from examples.images import builders
 from examples.images.data import Examples
+from examples.images.sources import Source
 
 
 def stream(
-    name: str,
-    split: str,
-    data_dir: Path | None = None,
+    source: Source,
     *,
     batch_size: int,
     image_size: int,
@@ -40,10 +35,7 @@ def stream(
     what comes before.
 
     Args:
-      name: a dataset of TFDS.
-      split: "train" or "test", which is the validation split where the test images have
-        no labels (as those of imagenet2012), or one in TFDS's notation, "train[:10%]".
-      data_dir: folder of datasets that TFDS has prepared, or is to prepare.
+      source: the examples.
       batch_size: images in a batch.
       image_size: height and width of the images in a batch.
       seed: of order and crops.
@@ -57,33 +49,21 @@ def stream(
       An iterator over batches.
 
     Raises:
-      ValueError: if there is no such dataset, or it is none of labelled images, or the
-        split is smaller than a batch for training.
-      OSError: if it can be neither read nor downloaded, or the disk is full; from the
-        iterator, if a record is damaged.
+      ValueError: if there are fewer examples than a batch of training takes.
+      OSError: from the iterator, if an image can't be read.
     """
-    builder = builders.find(name, data_dir)
-    if not isinstance(builder.info.features["image"], tfds.features.Image):
-        raise ValueError(
-            f"the images of {name} aren't encoded: use examples.images.data.load"
-        )
-    builders.prepare(builder)
-    # TFDS leaves gray JPEGs of a color dataset gray; PIL makes RGB of them.
-    encoded = {"image": tfds.decode.SkipDecoding()}
-    with builders.reading(builder):
-        source = builder.as_data_source(
-            builders.test_split(builder) if split == "test" else split, decoders=encoded
-        )
     if train and len(source) < batch_size:
         raise ValueError(
             f"a batch of {batch_size} is more than the {len(source)} training images"
         )
 
-    def random_example(record, rng):
-        return Examples(random_crop(record["image"], image_size, rng), record["label"])
+    def random_example(example, rng):
+        image, label = example
+        return Examples(random_crop(image, image_size, rng), label)
 
-    def central_example(record):
-        return Examples(central_crop(record["image"], image_size), record["label"])
+    def central_example(example):
+        image, label = example
+        return Examples(central_crop(image, image_size), label)
 
     images = grain.MapDataset.source(source).seed(seed)
     if train:
@@ -101,20 +81,21 @@ def stream(
     batches = images.to_iter_dataset(options).batch(batch_size // parts)
 
     def read():
-        with builders.reading(builder):
+        try:
             for batch in batches:
                 yield Examples(batch.images, batch.labels.astype(np.int32))
+        except OSError as error:  # to which Grain adds lines of its own
+            raise OSError(str(error).partition("\n")[0]) from error
 
     return read()
 
 
-def random_crop(encoded: bytes, size: int, rng: np.random.Generator) -> np.ndarray:
+def random_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """A crop of random place, area, ratio and direction, resized to a square.
 
     It is torchvision's `RandomResizedCrop(size)` and `RandomHorizontalFlip()`.
     """
-    image = Image.open(io.BytesIO(encoded))
-    width, height = image.size
+    height, width, _ = pixels.shape
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -126,23 +107,23 @@ def random_crop(encoded: bytes, size: int, rng: np.random.Generator) -> np.ndarr
     else:  # a long image: the largest central crop of a permitted ratio
         w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
         left, top = (width - w) // 2, (height - h) // 2
-    pixels = _resize(image, (left, top, left + w, top + h), size)
-    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+    crop = _resize(pixels, (left, top, left + w, top + h), size)
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def central_crop(encoded: bytes, size: int) -> np.ndarray:
+def central_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     """The central square of 224/256 of the shorter side, resized."""
-    image = Image.open(io.BytesIO(encoded))
-    width, height = image.size
+    height, width, _ = pixels.shape
     side = min(width, height) * 224 / 256
     left, top = (width - side) / 2, (height - side) / 2
-    return _resize(image, (left, top, left + side, top + side), size)
+    return _resize(pixels, (left, top, left + side, top + side), size)
 
 
 def _resize(
-    image: Image.Image, box: tuple[float, float, float, float], size: int
+    pixels: np.ndarray, box: tuple[float, float, float, float], size: int
 ) -> np.ndarray:
     """A part of an image as a square of RGB pixels."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     resized = image.convert("RGB").resize(
         (size, size), Image.Resampling.BILINEAR, box=box
     )

@@ -1,6 +1,7 @@
 """One training run of an image classifier: its steps, epochs and evaluation."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -13,8 +14,9 @@ import optax
 from examples.images import augmentation
 from examples.images import data
 from examples.images import feeds
+from examples.images import networks
+from examples.images import parts
 from examples.images.config import Config
-from examples.images.models import MODELS
 from examples.images.models import VisionTransformer
 from examples.images.pretrained import load_vit
 from examples.trainer.optimizers import Phase
@@ -41,16 +43,26 @@ class State(NamedTuple):
 
 
 class Training(Phased):
-    """A run as its configuration tells it; pure functions of the `State`."""
+    """A run as its configuration tells it; pure functions of the `State`.
+
+    Attributes:
+      judge: name of the examples that are evaluated after each epoch.
+    """
 
     unit = "images"
-    goal = "test_accuracy"
     config: Config
 
     def __init__(self, config: Config, dataset: data.Dataset | data.Streamed):
         """Builds network, optimizers and steps; nothing is computed yet."""
         super().__init__(config)
-        batch = self.batch
+        self.parts = parts.divide(
+            dataset, config.label_noise, config.validation, config.seed
+        )
+        self.test = dataset.test
+        self.judge = "test" if self.parts.valid is None else "valid"
+        self.goal = f"{self.judge}_accuracy"
+        batch, train = self.batch, self.parts.train
+        dataset = dataclasses.replace(dataset, train=train)  # pyright: ignore
         if isinstance(dataset, data.Dataset):
             self.feed = feeds.Resident(dataset, batch, config.seed, self.layout)
             size = config.image_size or self.feed.shape[0]
@@ -75,11 +87,7 @@ class Training(Phased):
     def make_model(self) -> Any:
         """The network, of as many classes as the dataset has."""
         config = self.config
-        if config.model not in MODELS:
-            raise ValueError(
-                f"--model must be one of {', '.join(MODELS)}; got {config.model}"
-            )
-        model = MODELS[config.model](classes=self.feed.classes, dtype=config.dtype)
+        model = networks.make(config.model, self.feed.classes, config.dtype, self.shape)
         if config.pretrained and not isinstance(model, VisionTransformer):
             raise ValueError(f"--pretrained is for ViTs; got --model {config.model}")
         return model
@@ -87,7 +95,9 @@ class Training(Phased):
     def make_state(self) -> State:
         """The state before the first step, but for weights from a file."""
         images = jnp.zeros((1, *self.shape))
-        variables = self.model.init(jax.random.key(self.config.seed), images)
+        variables = self.model.init(
+            jax.random.key(self.config.seed), images, train=True
+        )
         params = variables["params"]
         return State(
             step=jnp.int32(0),
@@ -154,32 +164,54 @@ class Training(Phased):
         targets = optax.smooth_labels(
             jax.nn.one_hot(labels, self.feed.classes), self.config.label_smoothing
         )
+        logits = logits.astype(jnp.float32)
         return optax.softmax_cross_entropy(logits, targets).mean(), {
             "accuracy": jnp.mean(logits.argmax(-1) == labels),
             "batch_stats": updates.get("batch_stats", {}),
         }
 
     def evaluate(self, state: State) -> dict[str, float]:
-        """Loss and accuracy of the slow weights on the test images."""
+        """Loss and accuracy of the slow weights on what judges the run.
+
+        And with label noise, how often they give the wrong labels that they were given.
+        """
+        judge = self.test if self.parts.valid is None else self.parts.valid
+        found = self.measure(state, judge, self.judge)
+        if self.parts.flipped is not None:
+            flipped = self.measure(state, self.parts.flipped, "flipped")
+            found["flipped_accuracy"] = flipped["flipped_accuracy"]
+        return found
+
+    def conclude(self, state: State) -> dict[str, float]:
+        """Loss and accuracy on the test images, if these haven't been looked at."""
+        return {} if self.judge == "test" else self.measure(state, self.test, "test")
+
+    def measure(self, state: State, examples: Any, name: str) -> dict[str, float]:
+        """Loss and accuracy of the slow weights on some examples."""
         params = self.slow_weights(state)
-        sums, pending = np.zeros(2), np.zeros(2)
-        for batch in self.feed.test_batches():
+        sums, pending = np.zeros(3), np.zeros(3)
+        for batch in self.feed.evaluation(examples):
             # Read one batch late, so that the device works while the next is prepared.
             sums += np.asarray(pending, np.float64)
             pending = self.evaluate_batch(params, state.batch_stats, *batch)
-        loss, correct = (sums + np.asarray(pending, np.float64)) / self.feed.test
-        return {"test_loss": float(loss), "test_accuracy": float(correct)}
+        loss, correct, count = sums + np.asarray(pending, np.float64)
+        return {
+            f"{name}_loss": float(loss / count),
+            f"{name}_accuracy": float(correct / count),
+        }
 
     @functools.cached_property
-    def evaluate_batch(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        """Sums of losses and of right answers, over the images that the mask keeps."""
+    def evaluate_batch(self) -> Callable[..., tuple[jax.Array, ...]]:
+        """Sums of losses, of right answers, and of images, over those that count."""
 
         @functools.partial(jax.jit, out_shardings=self.layout.everywhere)
         def evaluate(params, batch_stats, images, labels, mask):
             variables = {"params": params, "batch_stats": batch_stats}
             logits = self.model.apply(variables, self.prepare(images), train=False)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            losses = optax.softmax_cross_entropy_with_integer_labels(
+                logits.astype(jnp.float32), labels
+            )
             right = logits.argmax(-1) == labels
-            return jnp.sum(losses, where=mask), jnp.sum(right, where=mask)
+            return jnp.sum(losses, where=mask), jnp.sum(right, where=mask), mask.sum()
 
         return evaluate

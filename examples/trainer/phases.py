@@ -92,6 +92,10 @@ class Phased:
         """A step of a phase, from state, arrays of the feed, and batch to state."""
         raise NotImplementedError
 
+    def conclude(self, state: Any) -> dict[str, float]:
+        """What is measured once, when all is trained."""
+        return {}
+
     def advance(self, state: Any, start: int, stop: int) -> Any:
         """Takes the steps from `start` to `stop`, which are of one epoch."""
         while start < stop:

@@ -8,12 +8,18 @@ import numpy as np
 Record = dict[str, float]
 
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart.
-TRAINING, TEST = "#0072B2", "#D55E00"
+COLORS = {
+    "training": "#0072B2",
+    "validation": "#D55E00",
+    "test": "#D55E00",
+    "wrong labels": "#009E73",
+}
 
-# The records' names of the curves in each panel.
+# The records' names of the curves in each panel; those that a run doesn't have are left
+# out.
 IMAGES = {
-    "loss": ("loss", "test_loss"),
-    "error (%)": ("accuracy", "test_accuracy"),
+    "loss": ("loss", "valid_loss", "test_loss"),
+    "error (%)": ("accuracy", "valid_accuracy", "test_accuracy", "flipped_accuracy"),
     "learning rate": ("learning_rate",),
     "α": ("alpha",),
 }
@@ -37,8 +43,9 @@ def plot_runs(
     for axes, (label, curves) in zip(
         figure.subplots(2, 2).flat, panels.items(), strict=True
     ):
-        colors = (TRAINING, TEST) if len(curves) > 1 else ("black",)
-        for name, color in zip(curves, colors, strict=True):
+        curves = [name for name in curves if name in logs[0][0]]
+        for name in curves:
+            color = COLORS[set_of(name)] if len(curves) > 1 else "black"
             for i, log in enumerate(logs):
                 epochs = [record["epoch"] for record in log]
                 values = np.array([record[name] for record in log])
@@ -65,5 +72,5 @@ def plot_runs(
 
 def set_of(name: str) -> str:
     """Which examples a record's name is about."""
-    sets = {"test": "test", "valid": "validation"}
+    sets = {"test": "test", "valid": "validation", "flipped": "wrong labels"}
     return sets.get(name.partition("_")[0], "training")

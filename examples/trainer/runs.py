@@ -72,6 +72,10 @@ class Training(Protocol):
         """What the slow weights achieve, in finite numbers if they are finite."""
         ...
 
+    def conclude(self, state: Any) -> dict[str, float]:
+        """What is measured once, when all is trained; for the summary."""
+        ...
+
 
 class Stopped(Exception):
     """A signal asked the run to stop; its state is saved."""
@@ -369,6 +373,7 @@ def summarise(
         "wall_seconds": round(saved.seconds, 1),
         f"final_{training.goal}": goals[-1],
         f"best_{training.goal}": max(goals),
+        **logs.finite(training.conclude(saved.state)),
     }
     text = folders.as_text(summary)
     if jax.process_index() == 0:

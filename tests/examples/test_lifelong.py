@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
-import tensorflow_datasets as tfds
 
 from examples.images import data
 from examples.images.models import MODELS
@@ -116,35 +117,39 @@ def test_a_split_that_leaves_classes_over_is_refused(digits, classes_per_task, s
         tasks.split(digits, classes_per_task, seed=0)
 
 
-def test_tiny_imagenet_is_prepared_from_its_archive(tmp_path, monkeypatch):
+def test_tiny_imagenet_becomes_a_folder_as_the_page_says(tmp_path, monkeypatch):
     """An archive of the same layout, with fewer images, one of them gray."""
-    archive = tmp_path / "archive/tiny-imagenet-200"
-    names = ["n02", "n01"]
-    archive.joinpath("val/images").mkdir(parents=True)
-    archive.joinpath("wnids.txt").write_text("\n".join(names))
+    archive = tmp_path / "tiny-imagenet-200"
 
     def save(path, level, mode="RGB"):
+        path = archive / path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((64, 64), level, "u1")).convert(mode).save(path)
 
-    for name, level in zip(names, (50, 200), strict=True):
-        save(archive / f"train/{name}/images/{name}_0.JPEG", level)
-    save(archive / "train/n01/images/n01_1.JPEG", 220, "L")
-    save(archive / "val/images/val_0.JPEG", 100)
-    line = "val_0.JPEG\tn01\t0\t32\t44\t62\n"
-    archive.joinpath("val/val_annotations.txt").write_text(line)
-    monkeypatch.setattr(
-        tfds.download.DownloadManager,
-        "download_and_extract",
-        lambda self, url: archive.parent,
+    save("train/n02/images/n02_0.JPEG", 50)
+    save("train/n01/images/n01_0.JPEG", 200)
+    save("train/n01/images/n01_1.JPEG", 220, "L")
+    (archive / "train/n01/n01_boxes.txt").write_text("n01_0.JPEG\t0\t0\t62\t62\n")
+    save("test/images/test_0.JPEG", 9)
+    save("val/images/val_0.JPEG", 100)
+    save("val/images/val_1.JPEG", 120)
+    (archive / "val/val_annotations.txt").write_text(
+        "val_0.JPEG\tn02\t0\t32\t44\t62\nval_1.JPEG\tn01\t0\t32\t44\t62\n"
     )
-    dataset = data.load("tiny_imagenet", tmp_path / "data")
-    assert dataset.classes == 200
-    assert dataset.train.images.shape == (3, 64, 64, 3)
-    found = zip(dataset.train.images[:, 0, 0, 0], dataset.train.labels, strict=True)
-    assert sorted(found) == [(50, 0), (200, 1), (220, 1)]
-    assert (dataset.test.images == 100).all()
-    assert dataset.test.labels == [1]
+    page = pathlib.Path(__file__).parents[2] / "docs/lifelong.md"
+    (commands,) = re.findall(r"```bash\n(curl .*?)```", page.read_text(), re.DOTALL)
+    unpacked = commands[commands.index("rm -r") :]
+    subprocess.run(["bash", "-e", "-c", unpacked], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    dataset = data.load("folder:tiny-imagenet-200")
+    assert dataset.classes == 2
+    for examples, expected in (
+        (dataset.train, [(200, 0), (220, 0), (50, 1)]),
+        (dataset.test, [(120, 0), (100, 1)]),
+    ):
+        assert examples.images.shape[1:] == (64, 64, 3)
+        levels = examples.images[:, 0, 0, 0].tolist()
+        assert [*zip(levels, examples.labels, strict=True)] == expected
 
 
 # The memory.

@@ -1,29 +1,20 @@
-"""A small dataset of images of different sizes, downloaded and prepared by TFDS."""
+"""Small datasets as TFDS prepares them, written without TensorFlow."""
 
-import functools
-import http.server
 import pathlib
-import tarfile
-import threading
 
+from array_record.python.array_record_module import ArrayRecordWriter
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from examples.images import data
-
-
-def photo(i):
-    """An image of a size and, in its middle, a color of its own."""
-    pixels = np.zeros((24 + i % 7, 20 + i % 5, 3), np.uint8)
-    pixels[...] = (i, 255 - i, 7)
-    return pixels
+from tests.examples.images.files import encoded
+from tests.examples.images.files import photo
 
 
 class Photos(tfds.core.GeneratorBasedBuilder):
-    """Images of different sizes, downloaded from `url`; the test labels are hidden."""
+    """Images of different sizes; the test labels are hidden."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url = ""
 
     def _info(self):
         features = tfds.features.FeaturesDict(
@@ -35,32 +26,84 @@ class Photos(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(features=features)
 
     def _split_generators(self, dl_manager):
-        folder = pathlib.Path(dl_manager.download_and_extract(self.url))
-        return {
-            "train": self._generate_examples(folder, range(50), labelled=True),
-            "validation": self._generate_examples(folder, range(10), labelled=True),
-            "test": self._generate_examples(folder, range(5), labelled=False),
-        }
+        raise NotImplementedError
 
-    def _generate_examples(self, folder, numbers, labelled):
-        for i in numbers:
-            pixels = np.load(folder / f"{i}.npy")
-            yield i, {"image": pixels, "label": i if labelled else -1}
+    def _generate_examples(self):
+        raise NotImplementedError
 
 
-def prepare(served, folder):
-    """Lets TFDS prepare Photos in a folder, from what a server sends."""
-    with tarfile.open(served / "photos.tar.gz", "w:gz") as archive:
-        for i in range(50):
-            np.save(served / f"{i}.npy", photo(i))
-            archive.add(served / f"{i}.npy", f"{i}.npy")
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(served)
+class Pixels(Photos):
+    """Images that aren't encoded."""
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Tensor(shape=(4, 6, 1), dtype=np.uint8),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+        )
+        return self.dataset_info_from_configs(features=features)
+
+
+def write(builder, splits):
+    """Writes a dataset of TFDS into its folder: records, and what describes them.
+
+    Args:
+      builder: of the dataset.
+      splits: images (arrays, or encoded) and labels of each.
+    """
+    folder = pathlib.Path(builder.data_path)
+    folder.mkdir(parents=True)
+    features = builder.info.features
+    serializer = ExampleSerializer(features.get_serialized_info())
+    infos = []
+    for split, examples in splits.items():
+        records = [
+            serializer.serialize_example(
+                features.encode_example({"image": image, "label": label})
+            )
+            for image, label in examples
+        ]
+        path = folder / f"{builder.name}-{split}.array_record-00000-of-00001"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder,
+            dataset_name=builder.name,
+            split=split,
+            filetype_suffix="array_record",
+        )
+        info = tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[len(records)],
+            num_bytes=sum(map(len, records)),
+            filename_template=template,
+        )
+        infos.append(info)
+    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+    builder.info.write_to_directory(folder)
+
+
+def write_photos(folder):
+    """Photos in a data folder."""
+    labelled = [(encoded(photo(i)), i) for i in range(50)]
+    hidden = [(image, -1) for image, _ in labelled[:5]]
+    splits = {"train": labelled, "validation": labelled[:10], "test": hidden}
+    write(Photos(data_dir=folder, file_format="array_record"), splits)
+    return folder
+
+
+def write_pixels(folder, train=12, test=6):
+    """Pixels in a data folder, in the order of their labels."""
+
+    def examples(count):
+        images = np.arange(count * 24, dtype=np.uint8).reshape(count, 4, 6, 1)
+        return [(image, i % 3) for i, image in enumerate(images)]
+
+    write(
+        Pixels(data_dir=folder, file_format="array_record"),
+        {"train": examples(train), "test": examples(test)},
     )
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        Photos.url = f"http://127.0.0.1:{server.server_port}/photos.tar.gz"
-        found = data.find("photos", folder)
-        server.shutdown()
-    assert found == data.Streamed("photos", folder, classes=50, train=50, test=10)
     return folder

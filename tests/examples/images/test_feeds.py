@@ -1,6 +1,7 @@
 """How images reach the training step, and training on a stream of them."""
 
 import dataclasses
+import json
 import signal
 
 import jax
@@ -14,12 +15,12 @@ from examples.images.config import Config
 from examples.images.training import Training
 from examples.trainer import meshes
 from examples.trainer import runs
-from tests.examples.images.photos import prepare
+from tests.examples.images.photos import write_photos
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("photos"))
+    return data.find("photos", write_photos(tmp_path_factory.mktemp("photos")))
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +30,11 @@ def standard_promotion():
         yield
 
 
-def pieces(process, processes, folder):
+def pieces(process, processes, found):
     options = dict(batch_size=8, image_size=8, seed=0)
     part = (process, processes)
-    train = streams.stream("photos", "train", folder, train=True, part=part, **options)
-    test = streams.stream("photos", "test", folder, train=False, part=part, **options)
+    train = streams.stream(found.train, train=True, part=part, **options)
+    test = streams.stream(found.test, train=False, part=part, **options)
     return [next(train) for _ in range(9)], list(test)
 
 
@@ -60,8 +61,8 @@ def test_processes_that_cannot_share_a_batch(photos):
 
 
 def test_a_stream_feeds_whole_test_batches(photos):
-    feed = feeds.Streamed(data.find("photos", photos), (8,), 0, meshes.layout(()), 16)
-    (batch,) = feed.test_batches()
+    feed = feeds.Streamed(photos, (8,), 0, meshes.layout(()), 16)
+    (batch,) = feed.evaluation(photos.test)
     images, labels, mask = map(np.asarray, batch)
     assert images.shape == (256, 16, 16, 3)
     assert mask.sum() == 10
@@ -73,11 +74,9 @@ def test_all_processes_feed_as_many_test_batches(photos, monkeypatch):
     monkeypatch.setattr(feeds, "EVALUATION_BATCH", 3)
     seen = []
     for process in range(3):
-        feed = feeds.Streamed(
-            data.find("photos", photos), (9,), 0, meshes.layout(()), 16
-        )
+        feed = feeds.Streamed(photos, (9,), 0, meshes.layout(()), 16)
         feed.part = (process, 3)
-        batches = list(feed.test_batches())
+        batches = list(feed.evaluation(photos.test))
         assert len(batches) == 4
         seen += [int(label) for _, labels, mask in batches for label in labels[mask]]
     assert sorted(seen) == list(range(10))
@@ -123,14 +122,15 @@ def interrupted_at(step):
 def test_training_on_a_stream_goes_on_in_the_middle_of_an_epoch(
     photos, tmp_path, monkeypatch
 ):
-    config = dataclasses.replace(STREAM, data_dir=photos)
-    dataset = data.find("photos", photos)
-    runs.run(config, Training(config, dataset), tmp_path / "whole")
+    config = dataclasses.replace(STREAM, label_noise=0.2, validation=0.1)
+    runs.run(config, Training(config, photos), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(runs, "interruptions", interrupted_at(2))
         with pytest.raises(runs.Stopped, match=r"SIGTERM and saved at step [12]"):
-            runs.run(config, Training(config, dataset), tmp_path / "stopped")
-    runs.run(config, Training(config, dataset), tmp_path / "stopped")
+            runs.run(config, Training(config, photos), tmp_path / "stopped")
+    runs.run(config, Training(config, photos), tmp_path / "stopped")
     logs = [(tmp_path / x / "log.jsonl").read_text() for x in ("whole", "stopped")]
     assert logs[0] == logs[1]
-    assert len(logs[0].splitlines()) == 2
+    records = [json.loads(line) for line in logs[0].splitlines()]
+    assert len(records) == 2
+    assert {"valid_loss", "valid_accuracy", "flipped_accuracy"} <= {*records[1]}

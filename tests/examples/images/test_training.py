@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from examples.images import data
+from examples.images.__main__ import report
 from examples.images.config import Config
 from examples.images.config import RECIPES
 from examples.images.models import MODELS
@@ -18,6 +19,7 @@ from examples.images.models import VisionTransformer
 from examples.images.training import Training
 from examples.trainer import command
 from examples.trainer import config as configuration
+from examples.trainer import plots
 from examples.trainer import runs
 from examples.trainer.optimizers import make_base
 from examples.trainer.optimizers import make_phases
@@ -220,6 +222,131 @@ def test_a_pretrained_vit_is_fine_tuned_at_another_size_and_head(
     runs.run(config, training, tmp_path / "run")
     first, last = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
     assert last["loss"] < first["loss"]
+
+
+def test_wrong_labels_are_learned_by_heart(tmp_path):
+    """A tenth of 60 images have wrong labels, which a network without limits learns."""
+    whole = data.load("digits")
+    dataset = replace(whole, train=data.Examples(*(x[:60] for x in whole.train)))
+    config = Config(
+        epochs=40,
+        batch_size=20,
+        learning_rate=0.1,
+        weight_decay=0.0,
+        optimizer="base",
+        label_noise=0.1,
+        augment="no",
+    )
+    training = Training(config, dataset)
+    state = training.advance(training.init(), 0, 3)
+    before = training.evaluate(state)
+    assert {*before} == {"test_loss", "test_accuracy", "flipped_accuracy"}
+    for epoch in range(1, 40):
+        state = training.advance(state, 3 * epoch, 3 * epoch + 3)
+    after = training.evaluate(state)
+    assert before["flipped_accuracy"] < 0.5
+    assert after["flipped_accuracy"] == 1.0
+    assert training.conclude(state) == {}
+
+
+def test_what_is_evaluated_is_what_the_network_says(digits):
+    config = Config(label_noise=0.4, validation=0.1, optimizer="base")
+    training = Training(config, digits)
+    state = training.init()
+    parts = training.parts
+
+    def accuracy(examples):
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        images = training.prepare(jax.numpy.asarray(examples.images))
+        logits = training.model.apply(variables, images, train=False)
+        return np.mean(np.argmax(logits, -1) == examples.labels)
+
+    evaluated = training.evaluate(state)
+    assert {*evaluated} == {"valid_loss", "valid_accuracy", "flipped_accuracy"}
+    assert evaluated["valid_accuracy"] == pytest.approx(accuracy(parts.valid))
+    assert evaluated["flipped_accuracy"] == pytest.approx(accuracy(parts.flipped))
+    concluded = training.conclude(state)
+    assert {*concluded} == {"test_loss", "test_accuracy"}
+    assert concluded["test_accuracy"] == pytest.approx(accuracy(digits.test))
+    # It trains on the rest, with the labels that it was given.
+    assert training.feed.train == 1297 - 130
+    np.testing.assert_array_equal(training.feed.arrays[1], parts.train.labels)
+
+
+def test_the_test_set_waits_for_the_end(digits, tmp_path, monkeypatch):
+    config = Config(**SMALL, optimizer="base", validation=0.2)
+    measured = []
+    measure = Training.measure
+
+    def record(self, state, examples, name):
+        measured.append((int(state.step), name))
+        return measure(self, state, examples, name)
+
+    monkeypatch.setattr(Training, "measure", record)
+    summary = train(config, digits, tmp_path)
+    assert measured == [(8, "valid"), (16, "valid"), (16, "test")]
+    assert 0 < summary["test_accuracy"] <= 1
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert summary["final_valid_accuracy"] == last["valid_accuracy"]
+    assert not {"final_test_accuracy", "best_test_accuracy"} & {*summary}
+    assert not [name for name in last if name.startswith("test")]
+
+
+@pytest.mark.parametrize(
+    ("values", "curves"),
+    [
+        ({}, ["training", "test"]),
+        ({"validation": 0.2}, ["training", "validation"]),
+        ({"label_noise": 0.2}, ["training", "test", "wrong labels"]),
+    ],
+)
+def test_plots_follow_the_records(digits, tmp_path, monkeypatch, values, curves):
+    drawn = []
+    monkeypatch.setattr(
+        plots.Figure, "savefig", lambda self, *_, **__: drawn.append(self)
+    )
+    training = Training(Config(**SMALL, optimizer="base", **values), digits)
+    state = training.init()
+    names = dict.fromkeys(("learning_rate", "loss", "accuracy", "alpha"), 0.5)
+    records = [{"epoch": 1, **names, **training.evaluate(state)}]
+    plots.plot_runs([records], "title", tmp_path / "plots.png")
+    loss, error, *_ = drawn[0].axes
+    labels = [line.get_label() for line in error.get_lines()]
+    assert labels == curves
+    assert [line.get_label() for line in loss.get_lines()] == curves[:2]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_report_in_words(seeds, capsys, monkeypatch):
+    monkeypatch.setattr(plots, "plot_runs", lambda *_: None)
+    summary = {
+        "parameters": 7,
+        "gradient_evaluations": 8,
+        "wall_seconds": 9,
+        "device": "cpu",
+        "final_test_accuracy": 0.5,
+        "best_test_accuracy": 0.75,
+        "final_valid_accuracy": 0.25,
+        "best_valid_accuracy": 0.5,
+        "test_accuracy": 0.125,
+    }
+    other = summary | {"final_test_accuracy": 0.3, "test_accuracy": 0.325}
+    summaries = [summary, other][:seeds]
+    report(Config(seeds=seeds), summaries, [])
+    report(Config(seeds=seeds, validation=0.1), summaries, [])
+    said = capsys.readouterr().out
+    expected = {
+        1: (
+            "\ntest accuracy 50.00 %, at best 75.00 %\n",
+            "\nvalidation accuracy 25.00 %, at best 50.00 %, test accuracy 12.50 %\n",
+        ),
+        2: (
+            "\ntest accuracy 40.00 ± 14.14 %, at best 75.00 ± 0.00 %\n(mean ± ",
+            ", test accuracy 22.50 ± 14.14 %\n(mean ± standard deviation over 2 seeds)",
+        ),
+    }
+    for words in expected[seeds]:
+        assert words in said
 
 
 def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):

@@ -59,6 +59,9 @@ class Tiny:
             params = params * np.asarray(change.get("factor", 1), params.dtype)
         return jax.tree.map(jnp.asarray, State(np.int32(stop), params, sums))
 
+    def conclude(self, state):
+        return {}
+
     def evaluate(self, state):
         change = self.changes.get(int(state.step) - 1, {})
         return {"accuracy": change.get("accuracy", float(state.params[0]))}

@@ -1,0 +1,103 @@
+"""What a run trains on, and what it is judged by.
+
+Labels are made wrong on purpose to see whether an optimizer learns them by heart: with
+symmetric noise, each wrong label is drawn evenly among the other classes. And some of
+the training examples are held out for validation, so that nothing is chosen by the test
+set. The noise comes first, so that a validation split is as noisy as what trains.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from examples.images import data
+from examples.images.data import Examples
+from examples.images.sources import Source
+
+WATCHED = 2000  # at most so many of the examples with wrong labels
+NOISE = 1  # so that the noise isn't drawn as the order of the examples is
+
+
+class Parts(NamedTuple):
+    """The parts of a dataset.
+
+    Attributes:
+      train: what is trained on, with the labels given to it.
+      valid: what is held out of the training examples; None for nothing.
+      flipped: some of `train` that have wrong labels; None without noise.
+    """
+
+    train: Examples | Source
+    valid: Examples | Source | None
+    flipped: Examples | Source | None
+
+
+def divide(
+    dataset: data.Dataset | data.Streamed, noise: float, share: float, seed: int
+) -> Parts:
+    """Gives wrong labels to some training examples, and holds some of them out.
+
+    Args:
+      dataset: as found.
+      noise: share of the training examples that get a wrong label.
+      share: of the training examples, to hold out.
+      seed: of the wrong labels; what is held out doesn't depend on it.
+
+    Raises:
+      ValueError: if a share is so small that it is of no example.
+    """
+    if not (noise or share):
+        return Parts(dataset.train, None, None)
+    train, labels = dataset.train, dataset.train.labels
+    given, flipped = flip(labels, dataset.classes, noise, seed)
+    held_out = hold_out(labels, share)
+
+    def select(indices):
+        return data.select(train, indices, given[indices])
+
+    watched = np.sort(flipped[~held_out[flipped]][:WATCHED])
+    if noise and not len(watched):
+        raise ValueError(
+            f"--label-noise must be of some images that aren't held out; got {noise}, "
+            f"which is of {len(flipped)} images, all of them held out"
+        )
+    return Parts(
+        select(np.flatnonzero(~held_out)),
+        select(np.flatnonzero(held_out)) if share else None,
+        select(watched) if noise else None,
+    )
+
+
+def flip(
+    labels: np.ndarray, classes: int, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of which a share is wrong, and the indices of these, in a random order."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(NOISE,)))
+    count = _count(share, labels, "--label-noise")
+    flipped = rng.permutation(len(labels))[:count]
+    given = labels.copy()
+    given[flipped] += rng.integers(1, classes, count, labels.dtype)
+    return given % classes, flipped
+
+
+def hold_out(labels: np.ndarray, share: float) -> np.ndarray:
+    """Which examples are held out: of each class the same share, to within one."""
+    count = _count(share, labels, "--validation")
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], stable=True)]
+    # Evenly spaced, and so many as there should be in all.
+    steps = np.arange(len(labels) + 1) * count // len(labels)
+    held_out = np.empty(len(labels), bool)
+    held_out[by_class] = np.diff(steps) > 0
+    return held_out
+
+
+def _count(share: float, labels: np.ndarray, flag: str) -> int:
+    """How many examples a share is, which must be some but not all unless it is 0."""
+    count = round(share * len(labels))
+    if share and not 0 < count < len(labels):
+        raise ValueError(
+            f"{flag} must be of some of the {len(labels)} training images, not of "
+            f"{'all' if count else 'none'}; got {share}"
+        )
+    return count
