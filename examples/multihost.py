@@ -168,9 +168,11 @@ def train_as_child(arguments: argparse.Namespace) -> None:
         os._exit(1)  # an orderly exit would wait for the other processes
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
+        prog="python -m examples.multihost",
+        allow_abbrev=False,
         description="Train a small network on scikit-learn's digits with "
         "Lookbehind-SAM over Adam: in one process, or with --coordinator or --cluster "
         "in several, which share parameters, optimizer state and batches. Run the same "
@@ -196,41 +198,59 @@ def parse_arguments() -> argparse.Namespace:
     add("--save-every", type=int, default=50, metavar="N", help=text)
     text = "number of steps in all, with those before a checkpoint"
     add("--steps", type=int, default=300, metavar="N", help=text)
-    arguments = parser.parse_args()
-    address = (arguments.coordinator, arguments.processes, arguments.process_id)
+    told = parser.parse_args(arguments)
+    check(parser, told)
+    return told
+
+
+def check(parser: argparse.ArgumentParser, told: argparse.Namespace) -> None:
+    """Refuses what can't be run."""
+    address = (told.coordinator, told.processes, told.process_id)
     missing = address.count(None)
-    if missing not in (0, 3) or (arguments.cluster and missing == 0):
+    if missing not in (0, 3) or (told.cluster and missing == 0):
         parser.error("give --coordinator, --processes and --process-id, or --cluster")
-    if arguments.save_every < 1:
-        parser.error(f"--save-every must be at least 1; got {arguments.save_every}")
-    return arguments
+    for flag in ("processes", "cpu_devices", "heartbeat", "save_every", "steps"):
+        number = getattr(told, flag)
+        if number is not None and not 1 <= number < 2**31:
+            parser.error(
+                f"argument --{flag.replace('_', '-')}: must be at least 1, and of 32 "
+                f"bits; got {number}"
+            )
+    if told.process_id is not None and not 0 <= told.process_id < told.processes:
+        parser.error(
+            f"argument --process-id: must be from 0 to {told.processes - 1}, one less "
+            f"than --processes; got {told.process_id}"
+        )
+    folder = told.checkpoints
+    if folder.exists() and not folder.is_dir():
+        parser.error(f"argument --checkpoints: must be a folder; got {folder}")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Trains, and explains on stderr why that ended early if it did."""
-    arguments = parse_arguments()
-    if not (arguments.cluster or arguments.coordinator):
-        train(arguments)
+    told = parse_arguments(arguments)
+    if not (told.cluster or told.coordinator):
+        train(told)
         return
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=train_as_child, args=(arguments,))
+    child = context.Process(target=train_as_child, args=(told,))
     child.start()
     child.join()
     status = child.exitcode or 0
     if status == 0:
         return
-    number = "" if arguments.cluster else f" {arguments.process_id}"
+    number = "" if told.cluster else f" {told.process_id}"
     if status == -signal.SIGABRT:
         cause = "JAX aborted it (see above), most likely because another process died"
     elif status < 0:
         cause = f"it was killed by {signal.Signals(-status).name}"
     else:
         cause = "see the error above, its own or that another process died"
-    folder = arguments.checkpoints
+    folder = told.checkpoints
     steps = ocp.path.step.checkpoint_steps(folder) if folder.is_dir() else []
     sys.exit(
         f"\nProcess{number} on {platform.node()} stopped early: {cause}. The others "
-        f"stop within about {arguments.heartbeat} seconds. Then run the same commands "
+        f"stop within about {told.heartbeat} seconds. Then run the same commands "
         f"again: training continues from step {max(steps, default=0)}"
         + (f", the last complete checkpoint in {folder}." if steps else ".")
     )

@@ -9,9 +9,9 @@ from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
+from benchmarks.paper.sizes import Setting
 from benchmarks.paper.trained import METHODS
 from examples.images.config import Config
-from examples.images.config import RECIPES
 
 Told = dict[str, Any]
 
@@ -34,26 +34,6 @@ class Row(NamedTuple):
     x: float = 0.0
 
 
-class Setting(NamedTuple):
-    """What all rows have in common.
-
-    Attributes:
-      config: of every training.
-      seeds: runs of each row.
-      train: number of training examples, the first of the dataset; all if None.
-      test: number of test examples.
-      ks: numbers of ascent steps that pictures compare.
-      rhos: radii that pictures compare.
-    """
-
-    config: Config
-    seeds: int
-    train: int | None = None
-    test: int | None = None
-    ks: tuple[int, ...] = (2, 5, 10)
-    rhos: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
-
-
 class Question(NamedTuple):
     """A table or figure.
 
@@ -72,49 +52,6 @@ class Question(NamedTuple):
     shows: Literal["accuracy", "alpha"] = "accuracy"
     counts: bool = False
     told: Told = {}  # noqa: RUF012 nobody changes it
-
-
-def cifar(dataset: str, model: str) -> Setting:
-    """The paper's Section 4.2."""
-    told = {**RECIPES["cifar"], "dataset": dataset, "model": model, "rho": None}
-    return Setting(Config(**{**told, "k": None, "alpha": None}), seeds=3)
-
-
-SIZES: dict[str, tuple[Setting, ...]] = {
-    "smoke": (
-        Setting(
-            Config(model="convnet-bn", epochs=1, batch_size=64, learning_rate=0.1),
-            seeds=2,
-            train=256,
-            test=128,
-            ks=(2,),
-            rhos=(0.02, 0.05),
-        ),
-    ),
-    # A quarter of the pixels and a tenth of the images: what two CPU cores can repeat
-    # for dozens of rows within the hour.
-    "small": (
-        Setting(
-            Config(
-                dataset="fashion_mnist",
-                image_size=14,
-                model="wrn-10-1",
-                epochs=12,
-                batch_size=128,
-                learning_rate=0.1,
-            ),
-            seeds=3,
-            train=6000,
-            test=5000,
-        ),
-    ),
-    "paper": (
-        cifar("cifar10", "resnet34"),
-        cifar("cifar10", "wrn-28-2"),
-        cifar("cifar100", "resnet50"),
-        cifar("cifar100", "wrn-28-10"),
-    ),
-}
 
 
 def lookbehind(k: int = 2, **told: Any) -> Told:

@@ -13,23 +13,30 @@ all SAMs, at k = 1, two.
 from collections.abc import Callable
 import dataclasses
 import importlib.metadata
-from pathlib import Path
+import importlib.util
 import statistics
 import time
+from typing import Annotated
 from typing import Any
 
 import jax
 from matplotlib.figure import Figure
 import optax
+from pydantic import Field
+from pydantic import PositiveInt
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
+from benchmarks.speed.precisions import Precisions
+from examples.trainer import command
+from examples.trainer.command import among
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.command import Several
 import lookbehind_optax as lb
 
 RATE, MOMENTUM, RHO = 0.1, 0.9, 0.05
@@ -43,13 +50,22 @@ PAIRS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Peers:
+# PyTorch has twins of these.
+MODELS = tuple(
+    name
+    for name in networks.NAMES
+    if name == "resnet34" or name.startswith("wrn-") or name in networks.DECODERS
+)
+Model = Annotated[str, among(MODELS)]
+
+
+@settings
+class Peers(Settings):
     """Compare the speed of a step with that of other implementations.
 
     Attributes:
       models: networks: resnet34, any wrn-DEPTH-WIDTH of examples/images/models.py,
-        decoder-110m.
+        decoder, or decoder-110m.
       ks: numbers of ascent steps.
       precisions: of the computation; all that the device has, unless named.
       batch_size: of each network; its own on such a device if not given.
@@ -60,15 +76,15 @@ class Peers:
         benchmarks/results/speed/peers_DEVICE.json.
     """
 
-    models: tuple[str, ...] = ("wrn-28-2", "resnet34", "decoder")
-    ks: tuple[int, ...] = (1, 2, 5)
-    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
-    batch_size: int | None = None
+    models: Several[Model] = ("wrn-28-2", "resnet34", "decoder")
+    ks: Several[Annotated[int, Field(ge=1, le=1000)]] = (1, 2, 5)
+    precisions: Precisions = dataclasses.field(default_factory=here)
+    batch_size: PositiveInt | None = None
     compile: bool = dataclasses.field(
         default_factory=lambda: jax.default_backend() == "gpu"
     )
-    repetitions: int = 7
-    output: Path | None = None
+    repetitions: PositiveInt = 7
+    output: reports.Output | None = None
 
 
 def of_jax(
@@ -101,12 +117,7 @@ def ways(
         "optax.contrib.sam": of_jax(network, opaque, donates=False),
     }
     # Here, so that results can be rendered where PyTorch isn't.
-    try:
-        from benchmarks.speed import torch_loop
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the peers need PyTorch and pytorch_optimizer: pip install -e '.[peers]'"
-        ) from error
+    from benchmarks.speed import torch_loop
 
     return found | torch_loop.steps(
         name,
@@ -193,20 +204,17 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(Peers, prog="python -m benchmarks.speed.peers")
-    platform = jax.default_backend()
-    output = checks.writable(
-        benchmark.output or Path(f"benchmarks/results/speed/peers_{platform}.json")
-    )
-    checks.among(networks.NAMES, models=benchmark.models)
-    checks.at_least(
-        1,
-        ks=benchmark.ks,
-        batch_size=benchmark.batch_size,
-        repetitions=benchmark.repetitions,
-    )
+    benchmark = command.parse(Peers, "benchmarks.speed.peers", arguments)
+    output = benchmark.output or reports.default("peers")
+    for package in ("torch", "pytorch_optimizer"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                "the peers need PyTorch and pytorch_optimizer: "
+                "pip install -e '.[peers]'"
+            )
     grid: list[tuple[str, Precision, int]] = [
         (model, precision, k)
         for model in benchmark.models

@@ -13,9 +13,7 @@ program; a CPU takes the place of eight, and is then not timed.
 """
 
 from collections.abc import Callable
-import dataclasses
 import os
-from pathlib import Path
 import resource
 import statistics
 from typing import Any
@@ -27,16 +25,20 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 import numpy as np
 import optax
+from pydantic import NonNegativeInt
 from tqdm import tqdm
 import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed import programs
 from benchmarks.speed.step_time import seconds
 from examples.images.models import Transformer
+from examples.trainer import command
 from examples.trainer import meshes
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.config import Ascents
 import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
@@ -53,8 +55,8 @@ EXAMPLES = (1, 4, 16, 64)
 DEVICES = (1, 2, 4, 8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scaling:
+@settings
+class Scaling(Settings):
     """Measure how memory, time and traffic of a step grow.
 
     Attributes:
@@ -69,9 +71,9 @@ class Scaling:
     """
 
     over: tyro.conf.Positional[Literal["parameters", "examples", "devices"]]
-    k: int = 2
-    repetitions: int = 5
-    output: Path | None = None
+    k: Ascents = 2
+    repetitions: NonNegativeInt = 5
+    output: reports.Output | None = None
 
 
 def room() -> int:
@@ -280,17 +282,13 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(Scaling, prog="python -m benchmarks.speed.scaling")
+    benchmark = command.parse(Scaling, "benchmarks.speed.scaling", arguments)
     if benchmark.over == "devices":
         jax.config.update("jax_num_cpu_devices", max(DEVICES))
-    platform = jax.default_backend()
-    name = f"scaling_{benchmark.over}_{platform}.json"
-    output = checks.writable(
-        benchmark.output or Path("benchmarks/results/speed") / name
-    )
-    checks.at_least(0, k=benchmark.k, repetitions=benchmark.repetitions)
+    output = benchmark.output or reports.default(f"scaling_{benchmark.over}")
     grid: list[tuple[str, int, tuple[int, str] | None]]
     if benchmark.over == "parameters":
         grid = [(name, 1, None) for name in DECODERS]

@@ -12,7 +12,6 @@ a loop's body once, so they are those of the step traced without loops.
 
 from collections.abc import Callable
 import dataclasses
-from pathlib import Path
 import statistics
 import time
 from typing import Any
@@ -22,15 +21,20 @@ import jax
 import jax.extend as jex
 from matplotlib.figure import Figure
 import optax
+from pydantic import PositiveInt
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
+from benchmarks.speed.precisions import Precisions
+from examples.trainer import command
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.command import Several
+from examples.trainer.config import Ascents
 import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
@@ -75,8 +79,8 @@ MEMBERS: dict[Member, Callable[[int], optax.GradientTransformationExtraArgs]] = 
 ONE_ASCENT = ("sam", "asam", "gsam", "wsam", "friendly_sam", "lookahead_sam")
 
 
-@dataclasses.dataclass(frozen=True)
-class StepTime:
+@settings
+class StepTime(Settings):
     """Measure time, FLOPs and memory of a step over those of its k + 1 gradients.
 
     Attributes:
@@ -91,13 +95,13 @@ class StepTime:
         benchmarks/results/speed/step_time_DEVICE.json.
     """
 
-    models: tuple[str, ...] = tuple(networks.BATCH_SIZES)
-    members: tuple[Member, ...] = tuple(MEMBERS)
-    ks: tuple[int, ...] = (0, 1, 2, 5, 10)
-    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
-    batch_size: int | None = None
-    repetitions: int = 5
-    output: Path | None = None
+    models: networks.Names = tuple(networks.BATCH_SIZES)
+    members: Several[Member] = tuple(MEMBERS)
+    ks: Several[Ascents] = (0, 1, 2, 5, 10)
+    precisions: Precisions = dataclasses.field(default_factory=here)
+    batch_size: PositiveInt | None = None
+    repetitions: PositiveInt = 5
+    output: reports.Output | None = None
 
 
 def seconds(function, *arguments, calls=1):
@@ -239,18 +243,11 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(StepTime, prog="python -m benchmarks.speed.step_time")
-    platform = jax.default_backend()
-    output = checks.writable(
-        benchmark.output or Path(f"benchmarks/results/speed/step_time_{platform}.json")
-    )
-    checks.among(networks.NAMES, models=benchmark.models)
-    checks.at_least(0, ks=benchmark.ks)
-    checks.at_least(
-        1, batch_size=benchmark.batch_size, repetitions=benchmark.repetitions
-    )
+    benchmark = command.parse(StepTime, "benchmarks.speed.step_time", arguments)
+    output = benchmark.output or reports.default("step_time")
     grid: list[tuple[str, Precision, Member, int]] = [
         (model, precision, member, k)
         for model in benchmark.models

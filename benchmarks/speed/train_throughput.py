@@ -10,39 +10,47 @@ turns after a warm-up and are compared within each turn.
 """
 
 import dataclasses
-from pathlib import Path
 import statistics
 import time
+from typing import Annotated
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
+from pydantic import PositiveInt
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
+from benchmarks.speed.precisions import Precisions
 from examples.images import data
 from examples.images.config import Config
 from examples.images.models import MODELS
 from examples.images.training import Training
+from examples.trainer import command
+from examples.trainer.command import among
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.command import Several
+from examples.trainer.config import Ascents
+from examples.trainer.optimizers import MEMBERS
+from examples.trainer.paths import DataFolder
 import lookbehind_optax as lb
 
 
-@dataclasses.dataclass(frozen=True)
-class Throughput:
+@settings
+class Throughput(Settings):
     """Compare images per second of the trainer with those of the bare step.
 
     Attributes:
       dataset: digits, or a dataset of TFDS that fits the memory.
       data_dir: folder of datasets that TFDS has prepared.
       models: networks, names in examples/images/models.py.
-      optimizer: a name of this library.
-      k: number of ascent steps.
+      optimizer: a name of this library, or "base" for SGD alone.
+      k: number of ascent steps; the optimizer's default if not given.
       batch_size: images in a step.
       precisions: of the computation; all that the device has, unless named.
       steps: in each turn; an epoch if there are fewer in one.
@@ -53,15 +61,15 @@ class Throughput:
     """
 
     dataset: str = "cifar10"
-    data_dir: Path | None = None
-    models: tuple[str, ...] = ("wrn-16-2", "vit-micro")
-    optimizer: str = "lookbehind_sam"
-    k: int = 2
-    batch_size: int = 64
-    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
-    steps: int = 20
-    repetitions: int = 7
-    output: Path | None = None
+    data_dir: DataFolder | None = None
+    models: Several[Annotated[str, among(MODELS)]] = ("wrn-16-2", "vit-micro")
+    optimizer: Annotated[str, among(("base", *MEMBERS))] = "lookbehind_sam"
+    k: Ascents | None = None
+    batch_size: PositiveInt = 64
+    precisions: Precisions = dataclasses.field(default_factory=here)
+    steps: PositiveInt = 20
+    repetitions: PositiveInt = 7
+    output: reports.Output | None = None
 
 
 def measure(
@@ -174,21 +182,12 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(Throughput, prog="python -m benchmarks.speed.train_throughput")
-    platform = jax.default_backend()
-    output = checks.writable(
-        benchmark.output
-        or Path(f"benchmarks/results/speed/train_throughput_{platform}.json")
-    )
-    checks.among(MODELS, models=benchmark.models)
-    checks.at_least(
-        1,
-        batch_size=benchmark.batch_size,
-        steps=benchmark.steps,
-        repetitions=benchmark.repetitions,
-    )
+    program = "benchmarks.speed.train_throughput"
+    benchmark = command.parse(Throughput, program, arguments)
+    output = benchmark.output or reports.default("train_throughput")
     dataset = data.load(benchmark.dataset, benchmark.data_dir)
     rows = []
     for model in benchmark.models:

@@ -47,6 +47,11 @@ class Phase(NamedTuple):
 def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
     peak, steps = config.learning_rate, config.epochs * steps_per_epoch
+    if config.warmup > config.epochs:
+        raise ValueError(
+            f"--warmup must be at most the --epochs, {config.epochs}; "
+            f"got {config.warmup:g}"
+        )
     warmup = round(config.warmup * steps_per_epoch)
     if config.schedule == "constant":
         schedule = optax.constant_schedule(peak)

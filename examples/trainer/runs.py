@@ -24,6 +24,7 @@ from tqdm import tqdm
 from examples.trainer import command
 from examples.trainer import config as configuration
 from examples.trainer import meshes
+from examples.trainer.command import Stopped
 from examples.trainer.config import RunConfig
 from examples.trainer.optimizers import Phase
 from examples.trainer.provenance import provenance
@@ -83,11 +84,7 @@ class Training(Protocol):
         ...
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved."""
-
-
-class Diverged(Exception):
+class Diverged(FloatingPointError):
     """The loss is no number any more; the last good checkpoint is kept."""
 
 
@@ -111,15 +108,11 @@ def main(
       SystemExit: with a line that says what is wrong, or that it was stopped.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with command.explained():
         config = configuration.parse(kind, recipes, program, arguments)
         if config.distributed:
             meshes.join()
         train(config)
-    except Stopped as stop:
-        sys.exit(f"{stop}. Run the same command again to go on.")
-    except (command.Invalid, ValueError, OSError, Diverged) as error:
-        sys.exit(f"Error: {error}")
 
 
 def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
