@@ -77,7 +77,7 @@ def render(path: Path) -> None:
         name = results["benchmark"]
         benchmark = module(name)
         table, figure = benchmark.table(results), benchmark.figure(results)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} must hold the result of a benchmark, as JSON: {error!r}"
         ) from error

@@ -144,11 +144,18 @@ def parse(
     """
     prog = f"python -m {program}"
     groups = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
+    # Help is in docstrings alone, which are faster to find than comments.
+    quick = tyro.conf.HelptextFromCommentsOff
     if len(groups) == 1:
-        # A flag without a default is required.
+        # Without a default, there may be flags that are required.
         given: dict[str, Any] = {} if default is None else {"default": default}
         return tyro.cli(
-            kind, prog=prog, description=description, args=arguments, **given
+            kind,
+            prog=prog,
+            description=description,
+            args=arguments,
+            config=(quick,),
+            **given,
         )
     default = kind() if default is None else default
     fields: list[Any] = []
@@ -165,7 +172,7 @@ def parse(
         prog=prog,
         description=description,
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(quick, tyro.conf.OmitArgPrefixes),
     )
     told: dict[str, Any] = {}
     for name in vars(read):
@@ -182,8 +189,10 @@ def load(kind: type[Kind], path: Path, default: Kind) -> Kind:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--config must be a file of JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"--config must be a file of JSON; {path} isn't ({error})"
+        ) from error
     if not isinstance(values, Mapping):
         raise ValueError(f"--config must hold an object of flags; {path} doesn't")
     known = {field.name for field in dataclasses.fields(default)}  # pyright: ignore

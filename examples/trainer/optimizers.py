@@ -96,6 +96,11 @@ def make_base(
         options["eps"] = config.epsilon
     if not options.keys() <= parameters.keys():
         raise ValueError(f"--betas and --epsilon are for other optimizers than {name}")
+    if config.nesterov and (name != "sgd" or not config.momentum):
+        raise ValueError(
+            f"--nesterov is for --base sgd with --momentum; got {name} with "
+            f"{config.momentum:g}"
+        )
     if name == "sgd":
         options |= {"momentum": config.momentum or None, "nesterov": config.nesterov}
     if "weight_decay" in parameters:

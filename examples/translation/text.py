@@ -9,6 +9,7 @@ that no text is unknown and every one comes back as it was.
 import gzip
 from pathlib import Path
 from typing import NamedTuple
+import zlib
 
 import numpy as np
 from tokenizers import decoders
@@ -66,7 +67,7 @@ def _read_lines(flag: str, path: Path) -> list[str]:
         raise FileNotFoundError(
             f"{flag} must name two files of text; there is no {path}"
         ) from error
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"{flag} must name files of UTF-8 text, compressed if they end in .gz; "
             f"{path} isn't ({error})"
