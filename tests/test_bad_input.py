@@ -209,6 +209,8 @@ LISTED: dict[str, dict[str, str]] = {
         **for_each("--seeds", "1001"),
         **for_each("--seed", "2000000001"),
         **for_each("--image-size", "5000"),
+        "--image-size 3": "ConvNet 3×3",
+        "--model vit-b16": "VisionTransformer 8×8",
         **for_each("--momentum", "1"),
         **for_each("--label-smoothing", "1"),
         **for_each("--lookahead-alpha", "1.5"),
