@@ -20,8 +20,6 @@ import tyro
 from examples.trainer import command
 from examples.trainer.command import Settings
 from examples.trainer.command import settings
-from examples.trainer.command import Several
-from examples.trainer.paths import InputFile
 from examples.trainer.paths import output_file
 from examples.trainer.provenance import provenance
 
@@ -38,11 +36,11 @@ class Reports(Settings):
     """Make tables (.md) and pictures (.png) of results (.json) again.
 
     Attributes:
-      results: JSON files that a benchmark has written. The table and the picture are
-        put beside each; they are replaced.
+      results: JSON files that benchmarks have written. A table and a picture are put
+        beside each, and replaced.
     """
 
-    results: tyro.conf.Positional[Several[InputFile]]
+    results: tyro.conf.Positional[tuple[Path, ...]]
 
 
 def default(name: str) -> Path:
@@ -110,7 +108,13 @@ def spread(values: Any) -> str:
 @command.explained()
 def main(arguments: list[str] | None = None) -> None:
     """Renders what the command line names."""
-    for path in command.parse(Reports, "benchmarks.reports", arguments).results:
+    results = command.parse(Reports, "benchmarks.reports", arguments).results
+    if not results:
+        raise ValueError(
+            "the command needs results, such as "
+            "benchmarks/results/paper/sharpness_small.json"
+        )
+    for path in results:
         render(path)
 
 

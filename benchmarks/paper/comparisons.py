@@ -44,9 +44,13 @@ REFERENCE = "SAM"  # what differences and p-values are from
 class Comparison(Trainings):
     """Compare ways to train, as a table or figure of the paper does.
 
+    Two commands:
+      python -m benchmarks.paper.comparisons
+      python -m benchmarks.paper.comparisons --question figure-5 --size small
+
     Attributes:
       question: a table or figure of the paper, or price, which is Lookbehind-SAM on the
-        parts of a minibatch.
+        parts of a minibatch. benchmarks/paper/questions.py says what each asks.
     """
 
     question: Name = "table-1"

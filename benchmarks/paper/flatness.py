@@ -32,6 +32,10 @@ MEASURES = {
 class Flatness(Trainings):
     """Measure trained networks as a figure of the paper does.
 
+    Two commands:
+      python -m benchmarks.paper.flatness
+      python -m benchmarks.paper.flatness --measure sharpness --size small
+
     Attributes:
       measure: trade_off is loss against sharpness over the training radius ρ (Figure
         1), sharpness is that over radii, with the largest eigenvalue of the Hessian

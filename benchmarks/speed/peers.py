@@ -63,14 +63,19 @@ Model = Annotated[str, among(MODELS)]
 class Peers(Settings):
     """Compare the speed of a step with that of other implementations.
 
+    They are installed by pip install -e ".[peers]". Two commands:
+      python -m benchmarks.speed.peers
+      python -m benchmarks.speed.peers --models decoder --ks 2 --precisions fp32
+
     Attributes:
       models: networks: resnet34, any wrn-DEPTH-WIDTH of examples/images/models.py,
         decoder, or decoder-110m.
       ks: numbers of ascent steps.
-      precisions: of the computation; all that the device has, unless named.
-      batch_size: of each network; its own on such a device if not given.
+      precisions: precisions of the computation; all that the device has if not given.
+      batch_size: examples in a batch; each network has its own if not given, a smaller
+        one on CPUs.
       compile: whether PyTorch's loop is also measured with torch.compile.
-      repetitions: timed turns for each row.
+      repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/peers_DEVICE.json.

@@ -59,12 +59,17 @@ DEVICES = (1, 2, 4, 8)
 class Scaling(Settings):
     """Measure how memory, time and traffic of a step grow.
 
+    Two commands:
+      python -m benchmarks.speed.scaling parameters
+      python -m benchmarks.speed.scaling devices --k 5
+
     Attributes:
       over: what is varied. Parameters from 1e5 to 1e9, at one sequence; examples from 1
         to 64, at 1e6 parameters; devices from 1 to 8, at 1e7 parameters and two
         sequences for each.
       k: number of ascent steps.
-      repetitions: timed turns for each row; with 0, only the plans are compared.
+      repetitions: times that each row is timed; with 0, only what XLA plans is
+        compared.
       output: where to write every number, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/scaling_OVER_DEVICE.json.

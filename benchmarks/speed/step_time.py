@@ -83,13 +83,18 @@ ONE_ASCENT = ("sam", "asam", "gsam", "wsam", "friendly_sam", "lookahead_sam")
 class StepTime(Settings):
     """Measure time, FLOPs and memory of a step over those of its k + 1 gradients.
 
+    Two commands:
+      python -m benchmarks.speed.step_time
+      python -m benchmarks.speed.step_time --models decoder --members sam --ks 1
+
     Attributes:
       models: networks, names in examples/images/models.py, or decoder, or decoder-110m.
       members: optimizers; those without a k are measured at k = 1.
       ks: numbers of ascent steps.
-      precisions: of the computation; all that the device has, unless named.
-      batch_size: of each network; its own on such a device if not given.
-      repetitions: timed turns for each row.
+      precisions: precisions of the computation; all that the device has if not given.
+      batch_size: examples in a batch; each network has its own if not given, a smaller
+        one on CPUs.
+      repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/step_time_DEVICE.json.

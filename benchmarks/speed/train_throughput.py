@@ -45,6 +45,10 @@ import lookbehind_optax as lb
 class Throughput(Settings):
     """Compare images per second of the trainer with those of the bare step.
 
+    Two commands:
+      python -m benchmarks.speed.train_throughput
+      python -m benchmarks.speed.train_throughput --dataset digits --models convnet
+
     Attributes:
       dataset: digits, or a dataset of TFDS that fits the memory.
       data_dir: folder of datasets that TFDS has prepared.
@@ -52,9 +56,9 @@ class Throughput(Settings):
       optimizer: a name of this library, or "base" for SGD alone.
       k: number of ascent steps; the optimizer's default if not given.
       batch_size: images in a step.
-      precisions: of the computation; all that the device has, unless named.
-      steps: in each turn; an epoch if there are fewer in one.
-      repetitions: number of turns.
+      precisions: precisions of the computation; all that the device has if not given.
+      steps: number of steps that are timed together, at most an epoch.
+      repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/train_throughput_DEVICE.json.

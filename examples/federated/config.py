@@ -60,15 +60,19 @@ class Config(Settings):
     Prints a table of test accuracies, with and without stochastic weight averaging on
     the server, and saves the curves. This takes half a minute on two CPU cores.
 
+    Two commands:
+      python -m examples.federated
+      python -m examples.federated --concentration 10 --output alike.png
+
     Attributes:
-      clients: among which the 1297 training images are split.
-      sampled: clients that train in a round.
-      concentration: of the Dirichlet distribution of each class over the clients; the
-        smaller it is, the fewer classes a client has.
-      rounds: in the last quarter of them the server averages its models.
-      gradients: evaluations that a client spends in a round, a multiple of 6.
-      batch_size: images in a batch of a client; every client has as many, at least.
-      seeds: runs of each method, 2 or more.
+      clients: number of clients, over which the 1297 training images are split.
+      sampled: number of clients that train in a round.
+      concentration: that of the Dirichlet distribution of each class over the clients;
+        the smaller it is, the fewer classes a client has.
+      rounds: number of rounds; in the last quarter the server averages its models.
+      gradients: gradient evaluations of a client in a round, a multiple of 6.
+      batch_size: number of images in a client's batch; no client has fewer images.
+      seeds: runs of each method, 2 to 1000.
       output: PNG file of the curves, replaced if it exists.
     """
 

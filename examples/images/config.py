@@ -58,6 +58,10 @@ class Config(Images, RunConfig):
     Without arguments, a small network is trained on scikit-learn's digits. The folder
     of the run gets its configuration, log, plots, summary and checkpoints; a run that
     is there already is continued.
+
+    Two commands:
+      python -m examples.images --recipe cifar --output runs/cifar
+      python -m examples.images --optimizer sam --rho 0.1 --seeds 5 --output runs/sam
     """
 
 

@@ -25,35 +25,40 @@ class Lifelong(Settings):
     Without arguments, these are five tasks of two of scikit-learn's digits. The output
     folder gets the table, the plot of accuracy by task, and all accuracies as JSON.
 
+    Two commands:
+      python -m examples.lifelong --methods sgd sam+replay --seeds 5
+      python -m examples.lifelong --dataset cifar100 --classes-per-task 5 --model conv3
+
     Attributes:
       dataset: digits (needs no network), or an image-classification dataset of TFDS
         that fits the memory: cifar100, fashion_mnist, ...
       data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
         if they aren't there. TFDS's own by default.
-      classes_per_task: in each task; a divisor of the number of classes, which a seed
-        puts in an order of its own.
+      classes_per_task: number of classes in each task, a divisor of the dataset's. A
+        seed puts the classes in an order of its own.
       images_per_task: training images of each task, drawn by seed; all by default.
       model: network, a name in examples/images/models.py, without BatchNorm or
         dropout. conv3 and conv4 are those of Look-ahead MAML.
       methods: what to compare, such as sgd lookbehind_sam+replay
         cmaml_lookahead+replay; all of examples/lifelong/methods.py if not given.
       epochs: passes over each task. Only the first one fills the memory.
-      batch_size: new images in a step.
-      replay_size: images that replay adds to a step, as far as the memory has them.
-      memory: its capacity in images.
-      learning_rate: of SGD, which all methods are based on.
-      meta_learning_rate: of C-MAML, in inner and outer steps.
-      inner_steps: of C-MAML, each on its part of the batch.
+      batch_size: number of new images in a step.
+      replay_size: number of images that replay adds to a step, as far as the memory
+        has them.
+      memory: number of images that the memory of replay holds.
+      learning_rate: learning rate of SGD, which all methods are based on.
+      meta_learning_rate: learning rate of C-MAML, in inner and outer steps.
+      inner_steps: number of C-MAML's inner steps, each on its part of the batch.
       clip: norm to which SGD clips its gradients; in C-MAML's inner steps, the size to
         which each entry is clipped. Both as in the code of Look-ahead MAML.
       rho: ρ, radius of an ascent step.
       k: number of ascent steps of Multistep-SAM and Lookbehind; steps of Lookahead
         between synchronisations.
       alpha: α, step of the slow weights of Lookbehind and Lookahead.
-      seed: of the classes' order, the initial weights, the order of the images and the
-        memory.
-      seeds: runs of each method, with seeds from `seed` upwards; at least 2.
-      output: folder of results.
+      seed: sets the classes' order, the initial weights, the order of the images and
+        the memory.
+      seeds: runs of each method, with seeds from --seed upwards; 2 to 1000.
+      output: folder for the results, which are replaced.
     """
 
     dataset: str = "digits"

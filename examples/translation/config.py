@@ -61,6 +61,10 @@ class TranslationConfig(Texts, RunConfig):
     of line i of the other. The folder of the run gets its configuration, subwords, log,
     plots, summary, translations and checkpoints; a run that is there already is
     continued.
+
+    Two commands:
+      python -m examples.translation --train a.de a.en --valid b.de b.en
+      python -m examples.translation --recipe paper --train ... --valid ... --test ...
     """
 
     epochs: PositiveInt = 5
