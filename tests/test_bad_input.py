@@ -21,7 +21,6 @@ import tyro
 
 from benchmarks import reports
 from benchmarks.paper import comparisons
-from benchmarks.paper import experiment
 from benchmarks.paper import flatness
 from benchmarks.paper import lifelong as lifelong_benchmark
 from benchmarks.speed import networks
@@ -83,7 +82,7 @@ PROGRAMS = {
     "benchmarks.paper.comparisons": Program(comparisons.main, comparisons.Comparison),
     "benchmarks.paper.flatness": Program(flatness.main, flatness.Flatness),
     "benchmarks.paper.lifelong": Program(
-        lifelong_benchmark.main, experiment.Experiment
+        lifelong_benchmark.main, lifelong_benchmark.Streams
     ),
     "benchmarks.reports": Program(reports.main, reports.Reports),
 }
@@ -345,7 +344,7 @@ LISTED: dict[str, dict[str, str]] = {
         "--dataset digits --k 2 --optimizer sam": "--k sam",
     },
     "benchmarks.reports": {
-        "": "results",
+        "": "results .json",
         **{
             f"{{files}}/{name}": name
             for name in (

@@ -17,20 +17,26 @@ from benchmarks.paper.sizes import SIZES
 from examples.lifelong import learning
 from examples.lifelong import report
 from examples.trainer import command
+from examples.trainer.command import settings
 
 # What `benchmarks.reports` renders with.
 table, figure = report.table, report.figure
 
 
+@settings
+class Streams(Experiment):
+    """Compare the methods of examples.lifelong on streams of tasks.
+
+    Two commands:
+      python -m benchmarks.paper.lifelong
+      python -m benchmarks.paper.lifelong --size small
+    """
+
+
 @command.explained()
 def main(arguments: list[str] | None = None) -> None:
     """Learns, prints tables, and writes them, plots and all accuracies."""
-    asked = command.parse(
-        Experiment,
-        "benchmarks.paper.lifelong",
-        arguments,
-        description="Compare the methods of examples.lifelong on streams of tasks.",
-    )
+    asked = command.parse(Streams, "benchmarks.paper.lifelong", arguments)
     for config in SIZES[asked.size].lifelong:
         name = f"lifelong_{asked.size}_{config.dataset}_{config.epochs}.json"
         results = learning.run(dataclasses.replace(config, data_dir=asked.data_dir))
