@@ -242,24 +242,26 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="PNG file for the plot, overwritten if it exists",
     )
-    told = parser.parse_args(arguments)
-    check(parser, told, unit)
-    return told
+    given = parser.parse_args(arguments)
+    check(parser, given, unit)
+    return given
 
 
-def check(parser: argparse.ArgumentParser, told: argparse.Namespace, unit: int) -> None:
+def check(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, unit: int
+) -> None:
     """Refuses now what would fail after the training."""
-    if not 2 <= told.seeds <= 1000:
+    if not 2 <= given.seeds <= 1000:
         parser.error(
             "argument --seeds: must be from 2, so that there is a spread to show, to "
-            f"1000; got {told.seeds}"
+            f"1000; got {given.seeds}"
         )
-    if not 0 < told.gradients < 2**31 or told.gradients % unit:
+    if not 0 < given.gradients < 2**31 or given.gradients % unit:
         parser.error(
             f"argument --gradients: must be a positive multiple of {unit}, so that "
-            f"every method can spend exactly that many; got {told.gradients}"
+            f"every method can spend exactly that many; got {given.gradients}"
         )
-    output, folder = told.output, told.output.parent
+    output, folder = given.output, given.output.parent
     if output.suffix.lower() != ".png" or output.is_dir() or not folder.is_dir():
         parser.error(
             "argument --output: must be a .png file in a folder that exists; "
@@ -271,8 +273,8 @@ def check(parser: argparse.ArgumentParser, told: argparse.Namespace, unit: int) 
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains with every method on every seed, and reports."""
-    told = parse_arguments(arguments)
-    seeds, gradients = told.seeds, told.gradients
+    given = parse_arguments(arguments)
+    seeds, gradients = given.seeds, given.gradients
     curves, seconds = {}, {}
     with tqdm(total=len(METHODS) * seeds * gradients, unit=" gradients") as progress:
         for name, method in METHODS.items():
@@ -291,8 +293,8 @@ def main(arguments: list[str] | None = None) -> None:
                     progress.update(gradients // EVALUATIONS)
             seconds[name] = time.perf_counter() - start
     print_table(curves, seconds, gradients)
-    plot(curves, gradients, told.output)
-    print(f"\nSaved the plot as {told.output}.")
+    plot(curves, gradients, given.output)
+    print(f"\nSaved the plot as {given.output}.")
 
 
 if __name__ == "__main__":

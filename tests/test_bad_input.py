@@ -89,7 +89,7 @@ PROGRAMS = {
 
 
 class Case(NamedTuple):
-    """What a program is told, and what it has to say.
+    """What a program gets, and what it has to say.
 
     Attributes:
       program: its name.
@@ -362,8 +362,8 @@ CASES = [
         *of_flags(program),
         *of_every_program(program),
         *(
-            Case(program, tuple(shlex.split(told)), tuple(shlex.split(said)))
-            for told, said in LISTED.get(program, {}).items()
+            Case(program, tuple(shlex.split(line)), tuple(shlex.split(said)))
+            for line, said in LISTED.get(program, {}).items()
         ),
     )
 ]

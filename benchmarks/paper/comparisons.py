@@ -57,13 +57,13 @@ class Comparison(Trainings):
 
 
 def folder_name(config: Config, setting: Setting) -> str:
-    """Tells a run from all others of a setting: what was told beyond it."""
-    told = [
+    """Tells a run from all others of a setting: its options beyond the setting's."""
+    options = [
         f"{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
         if getattr(config, field.name) != getattr(setting.config, field.name)
     ]
-    return "_".join(told).replace(" ", "-").replace("/", "-")
+    return "_".join(options).replace(" ", "-").replace("/", "-")
 
 
 def run(config: Config, dataset: data.Dataset, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from examples.trainer.paths import OutputFolder
 
 @settings
 class Experiment(Settings):
-    """What every experiment is told.
+    """Settings of every experiment.
 
     Attributes:
       size: smoke takes a minute on two CPU cores, small up to an hour there, on real
@@ -34,7 +34,7 @@ class Experiment(Settings):
 
 @settings
 class Trainings(Experiment):
-    """What every experiment is told whose trainings are kept.
+    """Settings of every experiment whose trainings are kept.
 
     Attributes:
       runs: folder of all trainings. One that is finished there isn't done again, and

@@ -13,7 +13,7 @@ from benchmarks.paper.sizes import Setting
 from benchmarks.paper.trained import METHODS
 from examples.images.config import Config
 
-Told = dict[str, Any]
+Options = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -21,14 +21,14 @@ class Row(NamedTuple):
 
     Attributes:
       label: of the row.
-      told: what it tells the trainer, beyond the setting.
+      options: options of the trainer, beyond the setting's.
       times: the setting's epochs, times this.
       line: in a picture over a number, the line that the row belongs to.
       x: the number.
     """
 
     label: str
-    told: Told
+    options: Options
     times: float = 1.0
     line: str = ""
     x: float = 0.0
@@ -43,7 +43,7 @@ class Question(NamedTuple):
       x: what the number of a picture's rows is; a table's have none.
       shows: what the picture is of: final accuracies, or α over training.
       counts: whether gradients are counted until Multistep-SAM's accuracy is reached.
-      told: what changes in the setting.
+      options: what changes in the setting.
     """
 
     about: str
@@ -51,22 +51,22 @@ class Question(NamedTuple):
     x: str = ""
     shows: Literal["accuracy", "alpha"] = "accuracy"
     counts: bool = False
-    told: Told = {}  # noqa: RUF012 nobody changes it
+    options: Options = {}  # noqa: RUF012 nobody changes it
 
 
-def lookbehind(k: int = 2, **told: Any) -> Told:
+def lookbehind(k: int = 2, **options: Any) -> Options:
     """Lookbehind-SAM, with α = 1/k by default."""
-    return {"optimizer": "lookbehind_sam", "k": k, "alpha": 1 / k, **told}
+    return {"optimizer": "lookbehind_sam", "k": k, "alpha": 1 / k, **options}
 
 
-def multistep(k: int = 2, **told: Any) -> Told:
+def multistep(k: int = 2, **options: Any) -> Options:
     """Multistep-SAM."""
-    return {"optimizer": "multistep_sam", "k": k, **told}
+    return {"optimizer": "multistep_sam", "k": k, **options}
 
 
-def asam(told: Told) -> Told:
+def asam(options: Options) -> Options:
     """The same with ASAM's direction."""
-    return {**told, "optimizer": told["optimizer"].replace("_sam", "_asam")}
+    return {**options, "optimizer": options["optimizer"].replace("_sam", "_asam")}
 
 
 SGD, SAM = METHODS["SGD"], METHODS["SAM"]
@@ -115,9 +115,9 @@ def adaptive(setting: Setting) -> list[Row]:
     }
     rows = [LONGER_SGD, BASELINE, Row("ASAM", ASAM)]
     for label, alpha in alphas.items():
-        told = lookbehind(alpha=alpha)
-        rows.append(Row(f"Lookbehind-SAM, {label}", told))
-        rows.append(Row(f"Lookbehind-ASAM, {label}", asam(told)))
+        options = lookbehind(alpha=alpha)
+        rows.append(Row(f"Lookbehind-SAM, {label}", options))
+        rows.append(Row(f"Lookbehind-ASAM, {label}", asam(options)))
     return rows
 
 
@@ -154,8 +154,8 @@ def groups(setting: Setting) -> list[Row]:
     batch = setting.config.batch_size
     sizes = {f", m = {m}": {"m": m} for m in (batch // 2, batch // 4)}
     return [LONGER_SGD] + [
-        Row(f"{name}{suffix}", told | group)
-        for name, told in methods.items()
+        Row(f"{name}{suffix}", options | group)
+        for name, options in methods.items()
         for suffix, group in {"": {}, **sizes}.items()
     ]
 
@@ -171,11 +171,11 @@ def over_k(setting: Setting) -> list[Row]:
     """Figure 5."""
     rows = [BASELINE]
     for k in setting.ks:
-        for line, told in (
+        for line, options in (
             ("Multistep-SAM", multistep(k)),
             ("Lookbehind-SAM, α = 1/k", lookbehind(k)),
         ):
-            rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+            rows.append(Row(f"{line}, k = {k}", options, line=line, x=k))
         rows.append(as_many(k))
     return rows
 
@@ -189,9 +189,9 @@ def over_rho(setting: Setting) -> list[Row]:
     }
     rows = [LONGER_SGD, BASELINE]
     for rho in setting.rhos:
-        for line, told in methods.items():
+        for line, options in methods.items():
             rows.append(
-                Row(f"{line}, ρ = {rho:g}", told | {"rho": rho}, line=line, x=rho)
+                Row(f"{line}, ρ = {rho:g}", options | {"rho": rho}, line=line, x=rho)
             )
     return rows
 
@@ -202,8 +202,8 @@ def over_alpha(setting: Setting) -> list[Row]:
     for k in setting.ks:
         line = f"Lookbehind-SAM, k = {k}"
         for alpha in (0.2, 0.5, 0.8):
-            told = lookbehind(k, alpha=alpha)
-            rows.append(Row(f"{line}, α = {alpha}", told, line=line, x=alpha))
+            options = lookbehind(k, alpha=alpha)
+            rows.append(Row(f"{line}, α = {alpha}", options, line=line, x=alpha))
     return rows
 
 
@@ -218,11 +218,16 @@ def stages(setting: Setting) -> list[Row]:
     rows = [Row("SGD", SGD), LONGER_SGD, BASELINE]
     rows.append(Row("Lookbehind-SAM", lookbehind()))
     for line, (first, second) in pairs.items():
-        told = {"k": 2, "alpha": 0.5} if second == "lookbehind_sam" else {}
+        options = {"k": 2, "alpha": 0.5} if second == "lookbehind_sam" else {}
         for share in (0.25, 0.5, 0.75):
             phases = f"{first} until {share}", f"{second} until 1"
             rows.append(
-                Row(f"{line} at {share}", told | {"phases": phases}, line=line, x=share)
+                Row(
+                    f"{line} at {share}",
+                    options | {"phases": phases},
+                    line=line,
+                    x=share,
+                )
             )
     return rows
 
@@ -232,11 +237,11 @@ def divided(setting: Setting) -> list[Row]:
     rate, rows = setting.config.learning_rate, [BASELINE]
     for k in setting.ks:
         smaller = {"rho": 0.05 / k, "learning_rate": rate / k, "alpha": 1.0}
-        for line, told in (
+        for line, options in (
             ("ρ, α = 1/k", lookbehind(k)),
             ("ρ/k, η/k, α = 1", lookbehind(k) | smaller),
         ):
-            rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+            rows.append(Row(f"{line}, k = {k}", options, line=line, x=k))
         rows.append(as_many(k))
     return rows
 
@@ -274,7 +279,7 @@ QUESTIONS = {
     "table-8": Question(
         "What remains with a stronger recipe?",
         stronger,
-        told={
+        options={
             "schedule": "cosine",
             "label_smoothing": 0.1,
             "weight_decay": 5e-4,
@@ -317,9 +322,9 @@ Name = Literal[
 
 def configure(setting: Setting, question: Question, row: Row) -> Config:
     """The configuration of a row, but for seed and folder."""
-    config = dataclasses.replace(setting.config, **question.told)
+    config = dataclasses.replace(setting.config, **question.options)
     longer = {
         "epochs": round(row.times * config.epochs),
         "drop_every": round(row.times * config.drop_every),
     }
-    return dataclasses.replace(config, **longer, **row.told)
+    return dataclasses.replace(config, **longer, **row.options)

@@ -74,8 +74,8 @@ class Size(NamedTuple):
 
 def cifar(dataset: str, model: str) -> Setting:
     """The paper's Section 4.2."""
-    told = {**RECIPES["cifar"], "dataset": dataset, "model": model, "rho": None}
-    return Setting(Config(**{**told, "k": None, "alpha": None}), seeds=3)
+    options = {**RECIPES["cifar"], "dataset": dataset, "model": model, "rho": None}
+    return Setting(Config(**{**options, "k": None, "alpha": None}), seeds=3)
 
 
 SMOKE = Config(model="convnet-bn", epochs=1, learning_rate=0.1)

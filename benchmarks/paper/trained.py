@@ -82,11 +82,11 @@ class Networks:
 
     def train(self, method: str, rho: float, seed: int) -> Trained:
         """Trains a network, or finds it trained already."""
-        told = {"rho": rho, "k": None, "alpha": None, **METHODS[method]}
+        options = {"rho": rho, "k": None, "alpha": None, **METHODS[method]}
         name = f"{method.lower()}-rho-{rho:g}-seed-{seed}"
-        if told["optimizer"] == "base":
-            told, name = {**told, "rho": None}, f"{method.lower()}-seed-{seed}"
-        config = dataclasses.replace(self.size.config, **told, seed=seed)
+        if options["optimizer"] == "base":
+            options, name = {**options, "rho": None}, f"{method.lower()}-seed-{seed}"
+        config = dataclasses.replace(self.size.config, **options, seed=seed)
         training: Any
         training, summary = experiment.train(config, self.dataset, self.folder / name)
         self.revisions.add(summary["revision"])

@@ -55,7 +55,7 @@ class Network(NamedTuple):
 
 
 def default_batch_size(name: str) -> int:
-    """Of a step, where no other is told."""
+    """Of a step, if no other is asked for."""
     on_cpu, elsewhere = BATCH_SIZES.get(name, OTHERS)
     return on_cpu if jax.default_backend() == "cpu" else elsewhere
 

@@ -3,8 +3,9 @@
     pip install -e ".[peers]"
     python -m benchmarks.speed.peers
 
-Steps of the same network on the same batch in the same precision take turns after a
-warm-up, each after a pause, and are compared within each turn. Each takes as many
+Steps of the same network on the same batch in the same precision are timed one after
+the other, each after a pause, and again for each repetition, after a warm-up; they are
+compared within each repetition. Each takes as many
 gradients as its method wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is
 Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and
 all SAMs, at k = 1, two.
@@ -149,9 +150,9 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def speeds(row: dict[str, Any], peer: str) -> list[float]:
-    """How many times as fast ours is, turn by turn."""
-    ours = [turn[PAIRS[peer]] for turn in row["samples"]]
-    theirs = [turn[peer] for turn in row["samples"]]
+    """How many times as fast ours is, in each repetition."""
+    ours = [sample[PAIRS[peer]] for sample in row["samples"]]
+    theirs = [sample[peer] for sample in row["samples"]]
     return [peer / our for peer, our in zip(theirs, ours, strict=True)]
 
 
@@ -166,7 +167,7 @@ def table(results: dict[str, Any]) -> str:
                 continue
             found = speeds(row, peer)
             medians = [
-                1000 * statistics.median(turn[way] for turn in row["samples"])
+                1000 * statistics.median(sample[way] for sample in row["samples"])
                 for way in (peer, ours)
             ]
             rows.append(

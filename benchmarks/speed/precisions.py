@@ -1,7 +1,7 @@
 """The precisions that speed is measured in.
 
 Networks keep their parameters in float32 throughout. A GPU multiplies float32 as TF32
-unless it is told not to, so that both have names here; the CPU has no TF32.
+unless it is asked not to, so that both have names here; the CPU has no TF32.
 """
 
 from typing import Annotated

@@ -199,8 +199,8 @@ def copies(row: dict[str, Any], bytes_: int) -> float:
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """The step's time over that of its gradients, turn by turn."""
-    return [turn["step_s"] / turn["gradients_s"] for turn in row["samples"]]
+    """The step's time over that of its gradients, in each repetition."""
+    return [sample["step_s"] / sample["gradients_s"] for sample in row["samples"]]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -230,7 +230,7 @@ def table(results: dict[str, Any]) -> str:
         found = ratios(row)
         if found:
             step, *system = (
-                f"{1000 * statistics.median(turn[of] for turn in row['samples']):.1f}"
+                f"{1000 * statistics.median(s[of] for s in row['samples']):.1f}"
                 for of in ("step_s", "step_system_s", "gradients_system_s")
             )
             spread = f"{min(found):.3f}–{max(found):.3f}"

@@ -3,10 +3,10 @@
     python -m benchmarks.speed.train_throughput
     python -m benchmarks.speed.train_throughput --models wrn-28-2 --batch-size 128
 
-The trainer's way, as `examples.images` goes it, from images in memory through their
-random order and augmentation to the loss that is read for the log, is timed beside the
-bare step, made by `make_step`, which gets one prepared batch again and again. They take
-turns after a warm-up and are compared within each turn.
+What the trainer, `examples.images`, does with images in memory, from their random order
+and augmentation to the loss that is read for the log, is timed beside the bare step,
+made by `make_step`, which gets one prepared batch again and again. Both are timed in
+each repetition, after a warm-up, and compared within it.
 """
 
 import dataclasses
@@ -115,18 +115,18 @@ def measure(
             bare = params, opt_state, out.aux["batch_stats"]
         return jax.block_until_ready(bare)
 
-    def train(state, turn):
-        epoch = turn * training.steps_per_epoch
+    def train(state, repetition):
+        epoch = repetition * training.steps_per_epoch
         state = training.advance(state, epoch, epoch + steps)
         float(state.sums["loss"])
         return state
 
     state, bare = train(state, 0), take_bare_steps(bare)
     samples = []
-    name, turns = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
-    for turn in tqdm(turns, desc=name, unit="turn"):
+    name, repetitions = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
+    for repetition in tqdm(repetitions, desc=name):
         begun = time.perf_counter()
-        state = train(state, turn)
+        state = train(state, repetition)
         between = time.perf_counter()
         bare = take_bare_steps(bare)
         samples.append(
@@ -145,7 +145,7 @@ def measure(
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """Of the trainer's images per second over the bare step's, turn by turn."""
+    """Of the trainer's images per second over the bare step's, in each repetition."""
     return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
 
 
@@ -172,7 +172,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def figure(results: dict[str, Any]) -> Any:
-    """A point for each turn, a bar for their median."""
+    """A point for each repetition, a bar for their median."""
     names = [f"{row['model']}, {row['precision']}" for row in results["rows"]]
     drawing = Figure(figsize=(1.5 + 1.3 * len(names), 3.6), layout="constrained")
     ax: Any = drawing.subplots()
@@ -198,12 +198,12 @@ def main(arguments: list[str] | None = None) -> None:
         for precision in benchmark.precisions:
             with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
                 rows.append(measure(benchmark, model, precision, dataset))
-    told = {
+    asked = {
         name: value
         for name, value in dataclasses.asdict(benchmark).items()
         if name not in ("data_dir", "models", "precisions", "output")
     }
-    reports.save(output, "train_throughput", {**told, "rows": rows})
+    reports.save(output, "train_throughput", {**asked, "rows": rows})
 
 
 if __name__ == "__main__":

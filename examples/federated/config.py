@@ -1,4 +1,4 @@
-"""The methods that are compared, and what the comparison is told."""
+"""The methods that are compared, and the settings of the comparison."""
 
 from collections.abc import Callable
 import math

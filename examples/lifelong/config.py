@@ -1,4 +1,4 @@
-"""What lifelong learning is told."""
+"""Settings of lifelong learning."""
 
 from pathlib import Path
 from typing import Annotated

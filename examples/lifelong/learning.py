@@ -243,7 +243,7 @@ def run(config: Lifelong) -> dict[str, Any]:
                 "gradients": gradients,
                 "seconds": time.perf_counter() - begun,
             }
-    told = dataclasses.asdict(config)
+    settings = dataclasses.asdict(config)
     for name in ("data_dir", "output", "methods"):  # not what the numbers depend on
-        del told[name]
-    return {**provenance(), "config": told, "methods": found}
+        del settings[name]
+    return {**provenance(), "config": settings, "methods": found}

@@ -99,8 +99,8 @@ def test_sgd_with_as_many_gradients_is_always_there(name):
     settings = [size.comparisons for size in SIZES.values()]
     for setting in itertools.chain(*settings):
         rows = QUESTIONS[name].rows(setting)
-        compared = {row.told.get("k") for row in rows if row.times == 1}
-        longer = {row.times - 1 for row in rows if row.told == METHODS["SGD"]}
+        compared = {row.options.get("k") for row in rows if row.times == 1}
+        longer = {row.times - 1 for row in rows if row.options == METHODS["SGD"]}
         assert compared - {None} <= longer - {0}
 
 

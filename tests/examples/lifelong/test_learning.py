@@ -71,7 +71,7 @@ def test_lookbehind_with_k_and_alpha_of_1_is_sam(digits, tiny):
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("values", "said"),
     [
         ({"memory": 5}, "--memory must hold at least the 10 images .*; got 5"),
         ({"inner_steps": 3}, "--inner-steps must divide the --batch-size, 10, .*; got"),
@@ -80,9 +80,9 @@ def test_lookbehind_with_k_and_alpha_of_1_is_sam(digits, tiny):
         ({"model": "resnet18"}, "--model must have no BatchNorm, .*; got resnet18"),
     ],
 )
-def test_what_cannot_be_run_is_refused(told, said, tiny):
+def test_what_cannot_be_run_is_refused(values, said, tiny):
     with pytest.raises(ValueError, match=said):
-        learning.run(dataclasses.replace(tiny, **told))
+        learning.run(dataclasses.replace(tiny, **values))
 
 
 def test_a_stream_that_diverges_is_refused(digits, tiny):
