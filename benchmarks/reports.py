@@ -7,28 +7,57 @@ from that file alone, by its own functions `table` and `figure` of what the file
 the command above makes them again.
 """
 
-import argparse
 import importlib
-import importlib.util
 import json
 from pathlib import Path
-import sys
+from typing import Annotated
 from typing import Any
 
+import jax
 import numpy as np
+import tyro
 
+from examples.trainer import command
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.paths import output_file
 from examples.trainer.provenance import provenance
+
+# A path of results, beside which the table and the picture find their place.
+Output = Annotated[Path, output_file(".json")]
+ROOMS = {
+    "speed": ("step_time", "scaling", "peers", "train_throughput"),
+    "paper": ("comparisons", "trade_off", "sharpness", "robustness", "lifelong"),
+}
+
+
+@settings
+class Reports(Settings):
+    """Make tables (.md) and pictures (.png) of results (.json) again.
+
+    Attributes:
+      results: JSON files that benchmarks have written. A table and a picture are put
+        beside each, and replaced.
+    """
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+
+
+def default(name: str) -> Path:
+    """Where the results of a benchmark of speed go on such a device."""
+    return Path(f"benchmarks/results/speed/{name}_{jax.default_backend()}.json")
 
 
 def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
     """Writes JSON, with what the numbers depend on, and renders it.
 
     Args:
-      path: of the JSON, in a folder that is there; replaced if it exists.
+      path: of the JSON, in a folder that is made if need be; replaced if it exists.
       benchmark: name of the module that can render it.
       results: what JSON can hold.
     """
     results = {"benchmark": benchmark, **provenance(), **results}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
     render(path)
 
@@ -39,24 +68,26 @@ def render(path: Path) -> None:
     Raises:
       ValueError: if the file holds something else.
     """
+    if path.suffix != ".json":  # the table or the picture might replace it
+        raise ValueError(f"a result must end in .json; got {path}")
     try:
         results = json.loads(path.read_text())
         name = results["benchmark"]
-    except (ValueError, KeyError, TypeError) as error:
+        benchmark = module(name)
+        table, figure = benchmark.table(results), benchmark.figure(results)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} must hold the result of a benchmark, as JSON: {error!r}"
         ) from error
-    benchmark = module(name)
-    table = benchmark.table(results)
     path.with_suffix(".md").write_text(table + "\n")
-    benchmark.figure(results).savefig(path.with_suffix(".png"), dpi=150)
+    figure.savefig(path.with_suffix(".png"), dpi=150)
     print(f"{table}\n\nIt is in {path.with_suffix('.md')}, with .json and .png.")
 
 
 def module(name: str) -> Any:
     """The benchmark of that name, in whatever room it is."""
-    for room in ("speed", "paper"):
-        if importlib.util.find_spec(f"benchmarks.{room}.{name}"):
+    for room, names in ROOMS.items():
+        if name in names:
             return importlib.import_module(f"benchmarks.{room}.{name}")
     raise ValueError(f"there is no benchmark {name!r} that could render its result")
 
@@ -74,17 +105,17 @@ def spread(values: Any) -> str:
     return f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Renders what the command line names."""
-    parser = argparse.ArgumentParser(
-        description="Make tables (.md) and pictures (.png) of results (.json) again."
-    )
-    parser.add_argument("results", nargs="+", type=Path, metavar="FILE")
-    try:
-        for path in parser.parse_args().results:
-            render(path)
-    except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+    results = command.parse(Reports, "benchmarks.reports", arguments).results
+    if not results:
+        raise ValueError(
+            "the command needs results, such as "
+            "benchmarks/results/paper/sharpness_small.json"
+        )
+    for path in results:
+        render(path)
 
 
 if __name__ == "__main__":

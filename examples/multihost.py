@@ -168,9 +168,11 @@ def train_as_child(arguments: argparse.Namespace) -> None:
         os._exit(1)  # an orderly exit would wait for the other processes
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
+        prog="python -m examples.multihost",
+        allow_abbrev=False,
         description="Train a small network on scikit-learn's digits with "
         "Lookbehind-SAM over Adam: in one process, or with --coordinator or --cluster "
         "in several, which share parameters, optimizer state and batches. Run the same "
@@ -196,41 +198,59 @@ def parse_arguments() -> argparse.Namespace:
     add("--save-every", type=int, default=50, metavar="N", help=text)
     text = "number of steps in all, with those before a checkpoint"
     add("--steps", type=int, default=300, metavar="N", help=text)
-    arguments = parser.parse_args()
-    address = (arguments.coordinator, arguments.processes, arguments.process_id)
+    given = parser.parse_args(arguments)
+    check(parser, given)
+    return given
+
+
+def check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Refuses what can't be run."""
+    address = (given.coordinator, given.processes, given.process_id)
     missing = address.count(None)
-    if missing not in (0, 3) or (arguments.cluster and missing == 0):
+    if missing not in (0, 3) or (given.cluster and missing == 0):
         parser.error("give --coordinator, --processes and --process-id, or --cluster")
-    if arguments.save_every < 1:
-        parser.error(f"--save-every must be at least 1; got {arguments.save_every}")
-    return arguments
+    for flag in ("processes", "cpu_devices", "heartbeat", "save_every", "steps"):
+        number = getattr(given, flag)
+        if number is not None and not 1 <= number < 2**31:
+            parser.error(
+                f"argument --{flag.replace('_', '-')}: must be at least 1, and of 32 "
+                f"bits; got {number}"
+            )
+    if given.process_id is not None and not 0 <= given.process_id < given.processes:
+        parser.error(
+            f"argument --process-id: must be from 0 to {given.processes - 1}, one less "
+            f"than --processes; got {given.process_id}"
+        )
+    folder = given.checkpoints
+    if folder.exists() and not folder.is_dir():
+        parser.error(f"argument --checkpoints: must be a folder; got {folder}")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Trains, and explains on stderr why that ended early if it did."""
-    arguments = parse_arguments()
-    if not (arguments.cluster or arguments.coordinator):
-        train(arguments)
+    given = parse_arguments(arguments)
+    if not (given.cluster or given.coordinator):
+        train(given)
         return
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=train_as_child, args=(arguments,))
+    child = context.Process(target=train_as_child, args=(given,))
     child.start()
     child.join()
     status = child.exitcode or 0
     if status == 0:
         return
-    number = "" if arguments.cluster else f" {arguments.process_id}"
+    number = "" if given.cluster else f" {given.process_id}"
     if status == -signal.SIGABRT:
         cause = "JAX aborted it (see above), most likely because another process died"
     elif status < 0:
         cause = f"it was killed by {signal.Signals(-status).name}"
     else:
         cause = "see the error above, its own or that another process died"
-    folder = arguments.checkpoints
+    folder = given.checkpoints
     steps = ocp.path.step.checkpoint_steps(folder) if folder.is_dir() else []
     sys.exit(
         f"\nProcess{number} on {platform.node()} stopped early: {cause}. The others "
-        f"stop within about {arguments.heartbeat} seconds. Then run the same commands "
+        f"stop within about {given.heartbeat} seconds. Then run the same commands "
         f"again: training continues from step {max(steps, default=0)}"
         + (f", the last complete checkpoint in {folder}." if steps else ".")
     )

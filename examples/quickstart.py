@@ -30,6 +30,7 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Iterator
 import math
+import os
 from pathlib import Path
 import time
 from typing import Any
@@ -117,7 +118,7 @@ def accuracy(params: optax.Params, images: jax.Array, labels: jax.Array) -> jax.
 
 def split_digits(seed: int) -> tuple[Data, Data]:
     """Training images, some of them with random labels, and test images."""
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     images = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
     rng = np.random.default_rng(seed)
     train, test = np.split(rng.permutation(len(labels)), [TRAINING_IMAGES])
@@ -205,9 +206,11 @@ def plot(curves: dict[str, np.ndarray], gradients: int, output: Path) -> None:
     figure.savefig(output, dpi=150)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the command line, and refuses now what would fail after the training."""
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
+        prog="python -m examples.quickstart",
+        allow_abbrev=False,
         description="Train a small convnet on scikit-learn's digits with SGD, SAM, "
         "ASAM, Lookahead-SAM and Lookbehind-SAM, all with the same number of gradient "
         "evaluations; print a table of test accuracies and save a plot of the test "
@@ -219,8 +222,8 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=5,
         metavar="N",
-        help="runs of each method, 2 or more; a seed sets the train/test split, the "
-        "random labels, the initial weights and the order of the batches",
+        help="runs of each method, from 2 to 1000; a seed sets the train/test split, "
+        "the random labels, the initial weights and the order of the batches",
     )
     # Every method takes whole steps from one evaluation to the next.
     unit = EVALUATIONS * math.lcm(*(method.gradients for method in METHODS.values()))
@@ -239,30 +242,39 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="PNG file for the plot, overwritten if it exists",
     )
-    arguments = parser.parse_args()
-    if arguments.seeds < 2:
+    given = parser.parse_args(arguments)
+    check(parser, given, unit)
+    return given
+
+
+def check(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, unit: int
+) -> None:
+    """Refuses now what would fail after the training."""
+    if not 2 <= given.seeds <= 1000:
         parser.error(
-            "argument --seeds: must be at least 2, so that there is a spread to show; "
-            f"got {arguments.seeds}"
+            "argument --seeds: must be from 2, so that there is a spread to show, to "
+            f"1000; got {given.seeds}"
         )
-    if arguments.gradients <= 0 or arguments.gradients % unit:
+    if not 0 < given.gradients < 2**31 or given.gradients % unit:
         parser.error(
             f"argument --gradients: must be a positive multiple of {unit}, so that "
-            f"every method can spend exactly that many; got {arguments.gradients}"
+            f"every method can spend exactly that many; got {given.gradients}"
         )
-    output = arguments.output
-    if output.suffix.lower() != ".png" or not output.parent.is_dir():
+    output, folder = given.output, given.output.parent
+    if output.suffix.lower() != ".png" or output.is_dir() or not folder.is_dir():
         parser.error(
             "argument --output: must be a .png file in a folder that exists; "
             f"got {output}"
         )
-    return arguments
+    if not os.access(output if output.exists() else folder, os.W_OK):
+        parser.error(f"argument --output: must be writable; got {output}")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Trains with every method on every seed, and reports."""
-    arguments = parse_arguments()
-    seeds, gradients = arguments.seeds, arguments.gradients
+    given = parse_arguments(arguments)
+    seeds, gradients = given.seeds, given.gradients
     curves, seconds = {}, {}
     with tqdm(total=len(METHODS) * seeds * gradients, unit=" gradients") as progress:
         for name, method in METHODS.items():
@@ -281,8 +293,8 @@ def main() -> None:
                     progress.update(gradients // EVALUATIONS)
             seconds[name] = time.perf_counter() - start
     print_table(curves, seconds, gradients)
-    plot(curves, gradients, arguments.output)
-    print(f"\nSaved the plot as {arguments.output}.")
+    plot(curves, gradients, given.output)
+    print(f"\nSaved the plot as {given.output}.")
 
 
 if __name__ == "__main__":

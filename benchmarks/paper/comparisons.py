@@ -3,38 +3,36 @@
     python -m benchmarks.paper.comparisons --question table-1 --size small
 
 All runs are one job. Those that are finished are not done again, also if another
-question asked for them; one that was interrupted goes on; one that fails is reported,
-and the others are still done.
+question asked for them; one that was interrupted is resumed; one that fails is
+reported, and the others are still done.
 """
 
 import dataclasses
 import itertools
 import json
 from pathlib import Path
-import sys
 from typing import Any
-from typing import Literal
 
 import jax
 from matplotlib.figure import Figure
 import numpy as np
 from scipy import stats
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
+from benchmarks.paper import experiment
+from benchmarks.paper.experiment import Trainings
 from benchmarks.paper.questions import configure
 from benchmarks.paper.questions import Name
 from benchmarks.paper.questions import Question
 from benchmarks.paper.questions import QUESTIONS
 from benchmarks.paper.questions import Row
-from benchmarks.paper.questions import Setting
-from benchmarks.paper.questions import SIZES
+from benchmarks.paper.sizes import Setting
+from benchmarks.paper.sizes import SIZES
 from examples.images import data
 from examples.images.config import Config
-from examples.images.training import Training
-from examples.trainer import runs
+from examples.trainer import command
+from examples.trainer.command import settings
 from lookbehind_optax import measure
 
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -42,54 +40,35 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 REFERENCE = "SAM"  # what differences and p-values are from
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+@settings
+class Comparison(Trainings):
     """Compare ways to train, as a table or figure of the paper does.
+
+    Two commands:
+      python -m benchmarks.paper.comparisons
+      python -m benchmarks.paper.comparisons --question figure-5 --size small
 
     Attributes:
       question: a table or figure of the paper, or price, which is Lookbehind-SAM on the
-        parts of a minibatch.
-      size: smoke takes a minute on two CPU cores, small half an hour to an hour there
-        on real data, and paper days on a GPU.
-      data_dir: folder of datasets that TFDS has prepared, or is to prepare.
-      runs: folder of all runs, which other questions of that size use, too.
-      output: folder for the results, as JSON, Markdown and PNG; they are replaced.
+        parts of a minibatch. benchmarks/paper/questions.py says what each asks.
     """
 
     question: Name = "table-1"
-    size: Literal["smoke", "small", "paper"] = "smoke"
-    data_dir: Path | None = None
-    runs: Path = Path("runs/comparisons")
-    output: Path = Path("benchmarks/results/paper")
-
-
-def load(setting: Setting, data_dir: Path | None) -> data.Dataset:
-    """The setting's part of its dataset."""
-    whole = data.load(setting.config.dataset, data_dir)
-    train, test = (
-        data.Examples(*(array[:count] for array in examples))
-        for examples, count in (
-            (whole.train, setting.train),
-            (whole.test, setting.test),
-        )
-    )
-    return dataclasses.replace(whole, train=train, test=test)
 
 
 def folder_name(config: Config, setting: Setting) -> str:
-    """Tells a run from all others of a setting: what was told beyond it."""
-    told = [
+    """Tells a run from all others of a setting: its options beyond the setting's."""
+    options = [
         f"{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
         if getattr(config, field.name) != getattr(setting.config, field.name)
     ]
-    return "_".join(told).replace(" ", "-").replace("/", "-")
+    return "_".join(options).replace(" ", "-").replace("/", "-")
 
 
 def run(config: Config, dataset: data.Dataset, folder: Path) -> dict[str, Any]:
     """Trains, or finds it done; with the log beside the summary."""
-    config = dataclasses.replace(config, output=folder)
-    summary = runs.run(config, Training(config, dataset), folder)
+    _, summary = experiment.train(config, dataset, folder)
     lines = (folder / "log.jsonl").read_text().splitlines()
     jax.clear_caches()  # of functions that no other run will use
     return {"summary": summary, "log": [json.loads(line) for line in lines]}
@@ -109,7 +88,7 @@ def compare(
         config = dataclasses.replace(config, seed=seed)
         try:
             cell = run(config, dataset, folder / name / f"seed-{seed}")
-        except runs.Stopped:
+        except command.Stopped:
             raise
         except Exception as error:  # whatever it is, the others may do better
             tqdm.write(f"{row.label}, seed {seed}, failed: {error}")
@@ -288,26 +267,23 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Trains, and reports, for each setting of the size."""
-    comparison = tyro.cli(
-        Comparison, prog="python -m benchmarks.paper.comparisons", description=__doc__
-    )
-    question = QUESTIONS[comparison.question]
-    for setting in SIZES[comparison.size]:
+    asked = command.parse(Comparison, "benchmarks.paper.comparisons", arguments)
+    question = QUESTIONS[asked.question]
+    for setting in SIZES[asked.size].comparisons:
         config = setting.config
-        of = f"{comparison.size}_{config.dataset}_{config.model}"
-        output = checks.writable(comparison.output / f"{comparison.question}_{of}.json")
-        dataset = load(setting, comparison.data_dir)
-        try:
-            rows = compare(question, setting, dataset, comparison.runs / of)
-        except runs.Stopped as stop:
-            sys.exit(f"{stop}. Run the same command again to go on.")
+        of = f"{asked.size}_{config.dataset}_{config.model}"
+        dataset = experiment.load(
+            config.dataset, asked.data_dir, setting.train, setting.test
+        )
+        rows = compare(question, setting, dataset, asked.runs / of)
         reports.save(
-            output,
+            asked.output / f"{asked.question}_{of}.json",
             "comparisons",
             {
-                "question": comparison.question,
+                "question": asked.question,
                 "about": question.about,
                 "x": question.x,
                 "shows": question.shows,

@@ -9,11 +9,11 @@ from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
+from benchmarks.paper.sizes import Setting
 from benchmarks.paper.trained import METHODS
 from examples.images.config import Config
-from examples.images.config import RECIPES
 
-Told = dict[str, Any]
+Options = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -21,37 +21,17 @@ class Row(NamedTuple):
 
     Attributes:
       label: of the row.
-      told: what it tells the trainer, beyond the setting.
+      options: options of the trainer, beyond the setting's.
       times: the setting's epochs, times this.
       line: in a picture over a number, the line that the row belongs to.
       x: the number.
     """
 
     label: str
-    told: Told
+    options: Options
     times: float = 1.0
     line: str = ""
     x: float = 0.0
-
-
-class Setting(NamedTuple):
-    """What all rows have in common.
-
-    Attributes:
-      config: of every training.
-      seeds: runs of each row.
-      train: number of training examples, the first of the dataset; all if None.
-      test: number of test examples.
-      ks: numbers of ascent steps that pictures compare.
-      rhos: radii that pictures compare.
-    """
-
-    config: Config
-    seeds: int
-    train: int | None = None
-    test: int | None = None
-    ks: tuple[int, ...] = (2, 5, 10)
-    rhos: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 class Question(NamedTuple):
@@ -63,7 +43,7 @@ class Question(NamedTuple):
       x: what the number of a picture's rows is; a table's have none.
       shows: what the picture is of: final accuracies, or α over training.
       counts: whether gradients are counted until Multistep-SAM's accuracy is reached.
-      told: what changes in the setting.
+      options: what changes in the setting.
     """
 
     about: str
@@ -71,65 +51,22 @@ class Question(NamedTuple):
     x: str = ""
     shows: Literal["accuracy", "alpha"] = "accuracy"
     counts: bool = False
-    told: Told = {}  # noqa: RUF012 nobody changes it
+    options: Options = {}  # noqa: RUF012 nobody changes it
 
 
-def cifar(dataset: str, model: str) -> Setting:
-    """The paper's Section 4.2."""
-    told = {**RECIPES["cifar"], "dataset": dataset, "model": model, "rho": None}
-    return Setting(Config(**{**told, "k": None, "alpha": None}), seeds=3)
-
-
-SIZES: dict[str, tuple[Setting, ...]] = {
-    "smoke": (
-        Setting(
-            Config(model="convnet-bn", epochs=1, batch_size=64, learning_rate=0.1),
-            seeds=2,
-            train=256,
-            test=128,
-            ks=(2,),
-            rhos=(0.02, 0.05),
-        ),
-    ),
-    # A quarter of the pixels and a tenth of the images: what two CPU cores can repeat
-    # for dozens of rows within the hour.
-    "small": (
-        Setting(
-            Config(
-                dataset="fashion_mnist",
-                image_size=14,
-                model="wrn-10-1",
-                epochs=12,
-                batch_size=128,
-                learning_rate=0.1,
-            ),
-            seeds=3,
-            train=6000,
-            test=5000,
-        ),
-    ),
-    "paper": (
-        cifar("cifar10", "resnet34"),
-        cifar("cifar10", "wrn-28-2"),
-        cifar("cifar100", "resnet50"),
-        cifar("cifar100", "wrn-28-10"),
-    ),
-}
-
-
-def lookbehind(k: int = 2, **told: Any) -> Told:
+def lookbehind(k: int = 2, **options: Any) -> Options:
     """Lookbehind-SAM, with α = 1/k by default."""
-    return {"optimizer": "lookbehind_sam", "k": k, "alpha": 1 / k, **told}
+    return {"optimizer": "lookbehind_sam", "k": k, "alpha": 1 / k, **options}
 
 
-def multistep(k: int = 2, **told: Any) -> Told:
+def multistep(k: int = 2, **options: Any) -> Options:
     """Multistep-SAM."""
-    return {"optimizer": "multistep_sam", "k": k, **told}
+    return {"optimizer": "multistep_sam", "k": k, **options}
 
 
-def asam(told: Told) -> Told:
+def asam(options: Options) -> Options:
     """The same with ASAM's direction."""
-    return {**told, "optimizer": told["optimizer"].replace("_sam", "_asam")}
+    return {**options, "optimizer": options["optimizer"].replace("_sam", "_asam")}
 
 
 SGD, SAM = METHODS["SGD"], METHODS["SAM"]
@@ -178,9 +115,9 @@ def adaptive(setting: Setting) -> list[Row]:
     }
     rows = [LONGER_SGD, BASELINE, Row("ASAM", ASAM)]
     for label, alpha in alphas.items():
-        told = lookbehind(alpha=alpha)
-        rows.append(Row(f"Lookbehind-SAM, {label}", told))
-        rows.append(Row(f"Lookbehind-ASAM, {label}", asam(told)))
+        options = lookbehind(alpha=alpha)
+        rows.append(Row(f"Lookbehind-SAM, {label}", options))
+        rows.append(Row(f"Lookbehind-ASAM, {label}", asam(options)))
     return rows
 
 
@@ -217,8 +154,8 @@ def groups(setting: Setting) -> list[Row]:
     batch = setting.config.batch_size
     sizes = {f", m = {m}": {"m": m} for m in (batch // 2, batch // 4)}
     return [LONGER_SGD] + [
-        Row(f"{name}{suffix}", told | group)
-        for name, told in methods.items()
+        Row(f"{name}{suffix}", options | group)
+        for name, options in methods.items()
         for suffix, group in {"": {}, **sizes}.items()
     ]
 
@@ -234,11 +171,11 @@ def over_k(setting: Setting) -> list[Row]:
     """Figure 5."""
     rows = [BASELINE]
     for k in setting.ks:
-        for line, told in (
+        for line, options in (
             ("Multistep-SAM", multistep(k)),
             ("Lookbehind-SAM, α = 1/k", lookbehind(k)),
         ):
-            rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+            rows.append(Row(f"{line}, k = {k}", options, line=line, x=k))
         rows.append(as_many(k))
     return rows
 
@@ -252,9 +189,9 @@ def over_rho(setting: Setting) -> list[Row]:
     }
     rows = [LONGER_SGD, BASELINE]
     for rho in setting.rhos:
-        for line, told in methods.items():
+        for line, options in methods.items():
             rows.append(
-                Row(f"{line}, ρ = {rho:g}", told | {"rho": rho}, line=line, x=rho)
+                Row(f"{line}, ρ = {rho:g}", options | {"rho": rho}, line=line, x=rho)
             )
     return rows
 
@@ -265,8 +202,8 @@ def over_alpha(setting: Setting) -> list[Row]:
     for k in setting.ks:
         line = f"Lookbehind-SAM, k = {k}"
         for alpha in (0.2, 0.5, 0.8):
-            told = lookbehind(k, alpha=alpha)
-            rows.append(Row(f"{line}, α = {alpha}", told, line=line, x=alpha))
+            options = lookbehind(k, alpha=alpha)
+            rows.append(Row(f"{line}, α = {alpha}", options, line=line, x=alpha))
     return rows
 
 
@@ -281,11 +218,16 @@ def stages(setting: Setting) -> list[Row]:
     rows = [Row("SGD", SGD), LONGER_SGD, BASELINE]
     rows.append(Row("Lookbehind-SAM", lookbehind()))
     for line, (first, second) in pairs.items():
-        told = {"k": 2, "alpha": 0.5} if second == "lookbehind_sam" else {}
+        options = {"k": 2, "alpha": 0.5} if second == "lookbehind_sam" else {}
         for share in (0.25, 0.5, 0.75):
             phases = f"{first} until {share}", f"{second} until 1"
             rows.append(
-                Row(f"{line} at {share}", told | {"phases": phases}, line=line, x=share)
+                Row(
+                    f"{line} at {share}",
+                    options | {"phases": phases},
+                    line=line,
+                    x=share,
+                )
             )
     return rows
 
@@ -295,11 +237,11 @@ def divided(setting: Setting) -> list[Row]:
     rate, rows = setting.config.learning_rate, [BASELINE]
     for k in setting.ks:
         smaller = {"rho": 0.05 / k, "learning_rate": rate / k, "alpha": 1.0}
-        for line, told in (
+        for line, options in (
             ("ρ, α = 1/k", lookbehind(k)),
             ("ρ/k, η/k, α = 1", lookbehind(k) | smaller),
         ):
-            rows.append(Row(f"{line}, k = {k}", told, line=line, x=k))
+            rows.append(Row(f"{line}, k = {k}", options, line=line, x=k))
         rows.append(as_many(k))
     return rows
 
@@ -337,7 +279,7 @@ QUESTIONS = {
     "table-8": Question(
         "What remains with a stronger recipe?",
         stronger,
-        told={
+        options={
             "schedule": "cosine",
             "label_smoothing": 0.1,
             "weight_decay": 5e-4,
@@ -380,9 +322,9 @@ Name = Literal[
 
 def configure(setting: Setting, question: Question, row: Row) -> Config:
     """The configuration of a row, but for seed and folder."""
-    config = dataclasses.replace(setting.config, **question.told)
+    config = dataclasses.replace(setting.config, **question.options)
     longer = {
         "epochs": round(row.times * config.epochs),
         "drop_every": round(row.times * config.drop_every),
     }
-    return dataclasses.replace(config, **longer, **row.told)
+    return dataclasses.replace(config, **longer, **row.options)

@@ -1,6 +1,6 @@
 """Accuracy with noise in the weights (Figure 4 of the paper).
 
-    python -m benchmarks.paper.robustness --size small
+    python -m benchmarks.paper.flatness --measure robustness --size small
 
 Each weight of a network is multiplied by a draw from N(1, σ²), BatchNorm's statistics
 are estimated again on training images, and the network is tested on the first test
@@ -11,14 +11,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
-from benchmarks.paper import trained
-from benchmarks.paper.trained import Experiment
 from benchmarks.paper.trained import METHODS
-from benchmarks.paper.trained import SIZES
+from benchmarks.paper.trained import Networks
 from lookbehind_optax import measure
 
 SIGMAS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -51,22 +47,17 @@ def figure(results: dict[str, Any]) -> Any:
     return measure.plot_noise(noise, label="test accuracy (%)")
 
 
-def main() -> None:
-    """Trains, measures and reports."""
-    experiment = tyro.cli(
-        Experiment, prog="python -m benchmarks.paper.robustness", description=__doc__
-    )
-    output = checks.writable(experiment.output / f"robustness_{experiment.size}.json")
-    size, dataset = SIZES[experiment.size], trained.load(experiment)
-    test = trained.batches(dataset.test, size)
-    training = trained.batches(dataset.train, size)[:STATISTICS]
+def run(networks: Networks) -> dict[str, Any]:
+    """Trains with each seed, and measures; what `table` and `figure` show."""
+    size, dataset = networks.size, networks.dataset
+    test = networks.batches(dataset.test)
+    training = networks.batches(dataset.train)[:STATISTICS]
     accuracies = reestimate = None
-    methods, revisions = {}, set()
+    methods = {}
     for method in METHODS:
         clean, found = [], []
         for seed in range(size.seeds):
-            network = trained.train(experiment, dataset, method, size.rho, seed)
-            revisions.add(network.summary["revision"])
+            network = networks.train(method, size.rho, seed)
             clean.append(network.summary["final_test_accuracy"])
             if accuracies is None:
                 # They read the model and its images' scale, which all networks share.
@@ -85,18 +76,4 @@ def main() -> None:
             found.append(noise.values)
         accuracy = np.concatenate(found, axis=1).tolist()  # by σ
         methods[method] = {"clean": clean, "accuracy": accuracy}
-    reports.save(
-        output,
-        "robustness",
-        {
-            "rho": size.rho,
-            "sigmas": SIGMAS,
-            "draws": DRAWS,
-            "trained_at": sorted(revisions),
-            "methods": methods,
-        },
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return {"rho": size.rho, "sigmas": SIGMAS, "draws": DRAWS, "methods": methods}

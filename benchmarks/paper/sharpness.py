@@ -1,6 +1,6 @@
 """Sharpness over radii at the end of training (Figure 3 of the paper).
 
-    python -m benchmarks.paper.sharpness --size small
+    python -m benchmarks.paper.flatness --measure sharpness --size small
 
 The m-sharpness of each method's networks on the first training images, at radii below
 and above that of the training, with the largest eigenvalue of the Hessian.
@@ -12,14 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
-from benchmarks.paper import trained
-from benchmarks.paper.trained import Experiment
 from benchmarks.paper.trained import METHODS
-from benchmarks.paper.trained import SIZES
+from benchmarks.paper.trained import Networks
 from lookbehind_optax import measure
 
 RADII = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -53,15 +49,10 @@ def figure(results: dict[str, Any]) -> Any:
     return measure.plot_sharpness(means)
 
 
-def main() -> None:
-    """Trains, measures and reports."""
-    experiment = tyro.cli(
-        Experiment, prog="python -m benchmarks.paper.sharpness", description=__doc__
-    )
-    output = checks.writable(experiment.output / f"sharpness_{experiment.size}.json")
-    size, dataset = SIZES[experiment.size], trained.load(experiment)
-    batches = trained.batches(dataset.train, size)
-    methods, revisions = {}, set()
+def run(networks: Networks) -> dict[str, Any]:
+    """Trains with each seed, and measures; what `table` and `figure` show."""
+    size, methods = networks.size, {}
+    batches = networks.batches(networks.dataset.train)
     for method in METHODS:
         found = methods[method] = {
             "loss": [],
@@ -70,8 +61,7 @@ def main() -> None:
             "eigenvalue_error": [],
         }
         for seed in range(size.seeds):
-            network = trained.train(experiment, dataset, method, size.rho, seed)
-            revisions.add(network.summary["revision"])
+            network = networks.train(method, size.rho, seed)
             at = network.losses, network.params, batches
             around = measure.sharpness(*at, RADII, m=size.batch_size)
             top = measure.hessian_eigenvalues(*at, iterations=ITERATIONS)
@@ -80,17 +70,4 @@ def main() -> None:
             found["eigenvalue"].append(float(top.values[0]))
             found["eigenvalue_error"].append(float(top.errors[0]))
             jax.clear_caches()  # of its training, whose programs nothing will use again
-    reports.save(
-        output,
-        "sharpness",
-        {
-            "rho": size.rho,
-            "radii": RADII,
-            "trained_at": sorted(revisions),
-            "methods": methods,
-        },
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return {"rho": size.rho, "radii": RADII, "methods": methods}

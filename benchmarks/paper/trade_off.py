@@ -1,6 +1,6 @@
 """Loss against sharpness over the training radius ρ (Figure 1 of the paper).
 
-    python -m benchmarks.paper.trade_off --size small
+    python -m benchmarks.paper.flatness --measure trade_off --size small
 
 A larger ρ makes SAM's solutions flatter at the price of a higher training loss. The
 question is whether Lookbehind has less of the one for the same of the other. Loss and
@@ -12,14 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
-from benchmarks.paper import trained
-from benchmarks.paper.trained import Experiment
 from benchmarks.paper.trained import METHODS
-from benchmarks.paper.trained import SIZES
+from benchmarks.paper.trained import Networks
 from lookbehind_optax import measure
 
 RADIUS = 0.1  # at which the sharpness is measured
@@ -56,19 +52,13 @@ def figure(results: dict[str, Any]) -> Any:
     return measure.plot_trade_off(lines)
 
 
-def main() -> None:
-    """Trains, measures and reports."""
-    experiment = tyro.cli(
-        Experiment, prog="python -m benchmarks.paper.trade_off", description=__doc__
-    )
-    output = checks.writable(experiment.output / f"trade_off_{experiment.size}.json")
-    size, dataset = SIZES[experiment.size], trained.load(experiment)
-    batches = trained.batches(dataset.train, size)
-    points, revisions = [], set()
+def run(networks: Networks) -> dict[str, Any]:
+    """Trains with each ρ, and measures; what `table` and `figure` show."""
+    size, points = networks.size, []
+    batches = networks.batches(networks.dataset.train)
     for method in METHODS:
         for rho in size.rhos if method != "SGD" else (0.0,):
-            network = trained.train(experiment, dataset, method, rho, seed=0)
-            revisions.add(network.summary["revision"])
+            network = networks.train(method, rho, seed=0)
             found = measure.sharpness(
                 network.losses, network.params, batches, RADIUS, m=size.batch_size
             )
@@ -83,12 +73,4 @@ def main() -> None:
                 }
             )
             jax.clear_caches()  # of its training, whose programs nothing will use again
-    reports.save(
-        output,
-        "trade_off",
-        {"radius": RADIUS, "trained_at": sorted(revisions), "points": points},
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return {"radius": RADIUS, "points": points}

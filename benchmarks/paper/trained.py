@@ -1,21 +1,15 @@
-"""Networks trained by the methods that the paper compares, for what measures them.
-
-A network is trained once, by `examples.trainer.runs`, in a folder of its own. Whatever
-measures it later finds it there, and an interrupted training continues.
-"""
+"""Networks trained by the methods that the paper compares, for what measures them."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
-from typing import Literal
-from typing import NamedTuple
 
 import numpy as np
 import optax
 
+from benchmarks.paper import experiment
+from benchmarks.paper.sizes import Flatness
 from examples.images import data
-from examples.images.config import Config
-from examples.images.config import RECIPES
 from examples.images.training import Training
 from examples.trainer import runs
 import lookbehind_optax as lb
@@ -27,81 +21,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "Multistep-SAM": {"optimizer": "multistep_sam", "k": 2},
     "Lookbehind-SAM": {"optimizer": "lookbehind_sam", "k": 2, "alpha": 0.5},
 }
-
-
-class Size(NamedTuple):
-    """How much of an experiment is done.
-
-    Attributes:
-      config: of every training.
-      rhos: radii to train with.
-      rho: the one of them to measure more closely.
-      seeds: networks of each method.
-      examples: images to measure on, the first of the training or test set.
-      batch_size: of the measurements; also the m of the m-sharpness.
-    """
-
-    config: Config
-    rhos: tuple[float, ...]
-    rho: float
-    seeds: int
-    examples: int
-    batch_size: int
-
-
-SIZES = {
-    "smoke": Size(
-        Config(model="convnet-bn", epochs=1, batch_size=128, learning_rate=0.1),
-        rhos=(0.02, 0.05),
-        rho=0.05,
-        seeds=1,
-        examples=256,
-        batch_size=128,
-    ),
-    # A quarter of the pixels, for which the networks take minutes rather than hours.
-    "small": Size(
-        Config(
-            dataset="fashion_mnist",
-            image_size=14,
-            model="convnet-bn",
-            epochs=2,
-            batch_size=128,
-            learning_rate=0.1,
-        ),
-        rhos=(0.01, 0.02, 0.05, 0.1),
-        rho=0.05,
-        seeds=3,
-        examples=4096,
-        batch_size=128,
-    ),
-    "paper": Size(
-        Config(**RECIPES["cifar"]),
-        rhos=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
-        rho=0.05,
-        seeds=3,
-        examples=50_000,
-        batch_size=128,
-    ),
-}
-Name = Literal["smoke", "small", "paper"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What all experiments on trained networks are told.
-
-    Attributes:
-      size: smoke takes a minute on two CPU cores, small less than half an hour there,
-        and paper days on a GPU.
-      data_dir: folder of datasets that TFDS has prepared, or is to prepare.
-      runs: folder of trained networks, which other experiments of that size use, too.
-      output: folder for the results, as JSON, Markdown and PNG; they are replaced.
-    """
-
-    size: Name = "smoke"
-    data_dir: Path | None = None
-    runs: Path = Path("runs/experiments")
-    output: Path = Path("benchmarks/results/paper")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed as one
@@ -147,34 +66,38 @@ class Trained:
         return updates["batch_stats"]
 
 
-def train(
-    experiment: Experiment, dataset: data.Dataset, method: str, rho: float, seed: int
-) -> Trained:
-    """Trains a network, or finds it trained already."""
-    told = {"rho": rho, "k": None, "alpha": None, **METHODS[method]}
-    name = f"{method.lower()}-rho-{rho:g}-seed-{seed}"
-    if told["optimizer"] == "base":
-        told, name = {**told, "rho": None}, f"{method.lower()}-seed-{seed}"
-    folder = experiment.runs / experiment.size / name
-    config = dataclasses.replace(
-        SIZES[experiment.size].config, **told, seed=seed, output=folder
-    )
-    training: Any = Training(config, dataset)
-    summary = runs.run(config, training, folder)
-    state = runs.final_state(training, folder)
-    params = lb.eval_params(state.opt_state, state.params)
-    return Trained(training, params, state.batch_stats, summary)
+class Networks:
+    """The networks of one size, each trained when it is first asked for.
 
+    Attributes:
+      size: what is trained, and how much is measured.
+      dataset: that it is trained and measured on.
+      revisions: of the code that trained them.
+    """
 
-def load(experiment: Experiment) -> data.Dataset:
-    """The dataset of an experiment."""
-    return data.load(SIZES[experiment.size].config.dataset, experiment.data_dir)
+    def __init__(self, size: Flatness, dataset: data.Dataset, folder: Path):
+        """Of trainings in a folder, each in one of its own."""
+        self.size, self.dataset, self.folder = size, dataset, folder
+        self.revisions: set[str] = set()
 
+    def train(self, method: str, rho: float, seed: int) -> Trained:
+        """Trains a network, or finds it trained already."""
+        options = {"rho": rho, "k": None, "alpha": None, **METHODS[method]}
+        name = f"{method.lower()}-rho-{rho:g}-seed-{seed}"
+        if options["optimizer"] == "base":
+            options, name = {**options, "rho": None}, f"{method.lower()}-seed-{seed}"
+        config = dataclasses.replace(self.size.config, **options, seed=seed)
+        training: Any
+        training, summary = experiment.train(config, self.dataset, self.folder / name)
+        self.revisions.add(summary["revision"])
+        state = runs.final_state(training, self.folder / name)
+        params = lb.eval_params(state.opt_state, state.params)
+        return Trained(training, params, state.batch_stats, summary)
 
-def batches(examples: data.Examples, size: Size) -> list[tuple[np.ndarray, ...]]:
-    """The first images with their labels, as the size wants them measured."""
-    count = min(size.examples, len(examples.labels))
-    return [
-        tuple(array[start : min(start + size.batch_size, count)] for array in examples)
-        for start in range(0, count, size.batch_size)
-    ]
+    def batches(self, examples: data.Examples) -> list[tuple[np.ndarray, ...]]:
+        """The first images with their labels, as the size wants them measured."""
+        first, size = [x[: self.size.examples] for x in examples], self.size.batch_size
+        return [
+            tuple(x[start : start + size] for x in first)
+            for start in range(0, len(first[0]), size)
+        ]

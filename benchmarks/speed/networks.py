@@ -1,6 +1,7 @@
 """The networks whose steps are measured: a loss, its parameters, and a batch."""
 
 from collections.abc import Callable
+from typing import Annotated
 from typing import Any
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
 from examples.images.models import MODELS
 from examples.images.models import Transformer
+from examples.trainer.command import among
+from examples.trainer.command import Several
 
 DECODERS = {
     "decoder": Transformer(),
@@ -29,6 +32,7 @@ BATCH_SIZES = {
 }
 OTHERS = (8, 8)  # batches of networks that have to be asked for
 NAMES = (*MODELS, *DECODERS)
+Names = Several[Annotated[str, among(NAMES)]]
 
 
 class Network(NamedTuple):
@@ -51,7 +55,7 @@ class Network(NamedTuple):
 
 
 def default_batch_size(name: str) -> int:
-    """Of a step, where no other is told."""
+    """Of a step, if no other is asked for."""
     on_cpu, elsewhere = BATCH_SIZES.get(name, OTHERS)
     return on_cpu if jax.default_backend() == "cpu" else elsewhere
 

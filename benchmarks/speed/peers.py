@@ -3,8 +3,9 @@
     pip install -e ".[peers]"
     python -m benchmarks.speed.peers
 
-Steps of the same network on the same batch in the same precision take turns after a
-warm-up, each after a pause, and are compared within each turn. Each takes as many
+Steps of the same network on the same batch in the same precision are timed one after
+the other, each after a pause, and again for each repetition, after a warm-up; they are
+compared within each repetition. Each takes as many
 gradients as its method wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is
 Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and
 all SAMs, at k = 1, two.
@@ -13,23 +14,30 @@ all SAMs, at k = 1, two.
 from collections.abc import Callable
 import dataclasses
 import importlib.metadata
-from pathlib import Path
+import importlib.util
 import statistics
 import time
+from typing import Annotated
 from typing import Any
 
 import jax
 from matplotlib.figure import Figure
 import optax
+from pydantic import Field
+from pydantic import PositiveInt
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
+from benchmarks.speed.precisions import Precisions
+from examples.trainer import command
+from examples.trainer.command import among
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.command import Several
 import lookbehind_optax as lb
 
 RATE, MOMENTUM, RHO = 0.1, 0.9, 0.05
@@ -43,32 +51,46 @@ PAIRS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Peers:
+# PyTorch has twins of these.
+MODELS = tuple(
+    name
+    for name in networks.NAMES
+    if name == "resnet34" or name.startswith("wrn-") or name in networks.DECODERS
+)
+Model = Annotated[str, among(MODELS)]
+
+
+@settings
+class Peers(Settings):
     """Compare the speed of a step with that of other implementations.
+
+    They are installed by pip install -e ".[peers]". Two commands:
+      python -m benchmarks.speed.peers
+      python -m benchmarks.speed.peers --models decoder --ks 2 --precisions fp32
 
     Attributes:
       models: networks: resnet34, any wrn-DEPTH-WIDTH of examples/images/models.py,
-        decoder-110m.
+        decoder, or decoder-110m.
       ks: numbers of ascent steps.
-      precisions: of the computation; all that the device has, unless named.
-      batch_size: of each network; its own on such a device if not given.
+      precisions: precisions of the computation; all that the device has if not given.
+      batch_size: examples in a batch; each network has its own if not given, a smaller
+        one on CPUs.
       compile: whether PyTorch's loop is also measured with torch.compile.
-      repetitions: timed turns for each row.
+      repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/peers_DEVICE.json.
     """
 
-    models: tuple[str, ...] = ("wrn-28-2", "resnet34", "decoder")
-    ks: tuple[int, ...] = (1, 2, 5)
-    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
-    batch_size: int | None = None
+    models: Several[Model] = ("wrn-28-2", "resnet34", "decoder")
+    ks: Several[Annotated[int, Field(ge=1, le=1000)]] = (1, 2, 5)
+    precisions: Precisions = dataclasses.field(default_factory=here)
+    batch_size: PositiveInt | None = None
     compile: bool = dataclasses.field(
         default_factory=lambda: jax.default_backend() == "gpu"
     )
-    repetitions: int = 7
-    output: Path | None = None
+    repetitions: PositiveInt = 7
+    output: reports.Output | None = None
 
 
 def of_jax(
@@ -101,12 +123,7 @@ def ways(
         "optax.contrib.sam": of_jax(network, opaque, donates=False),
     }
     # Here, so that results can be rendered where PyTorch isn't.
-    try:
-        from benchmarks.speed import torch_loop
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the peers need PyTorch and pytorch_optimizer: pip install -e '.[peers]'"
-        ) from error
+    from benchmarks.speed import torch_loop
 
     return found | torch_loop.steps(
         name,
@@ -133,9 +150,9 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def speeds(row: dict[str, Any], peer: str) -> list[float]:
-    """How many times as fast ours is, turn by turn."""
-    ours = [turn[PAIRS[peer]] for turn in row["samples"]]
-    theirs = [turn[peer] for turn in row["samples"]]
+    """How many times as fast ours is, in each repetition."""
+    ours = [sample[PAIRS[peer]] for sample in row["samples"]]
+    theirs = [sample[peer] for sample in row["samples"]]
     return [peer / our for peer, our in zip(theirs, ours, strict=True)]
 
 
@@ -150,7 +167,7 @@ def table(results: dict[str, Any]) -> str:
                 continue
             found = speeds(row, peer)
             medians = [
-                1000 * statistics.median(turn[way] for turn in row["samples"])
+                1000 * statistics.median(sample[way] for sample in row["samples"])
                 for way in (peer, ours)
             ]
             rows.append(
@@ -193,20 +210,17 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(Peers, prog="python -m benchmarks.speed.peers")
-    platform = jax.default_backend()
-    output = checks.writable(
-        benchmark.output or Path(f"benchmarks/results/speed/peers_{platform}.json")
-    )
-    checks.among(networks.NAMES, models=benchmark.models)
-    checks.at_least(
-        1,
-        ks=benchmark.ks,
-        batch_size=benchmark.batch_size,
-        repetitions=benchmark.repetitions,
-    )
+    benchmark = command.parse(Peers, "benchmarks.speed.peers", arguments)
+    output = benchmark.output or reports.default("peers")
+    for package in ("torch", "pytorch_optimizer"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                "the peers need PyTorch and pytorch_optimizer: "
+                "pip install -e '.[peers]'"
+            )
     grid: list[tuple[str, Precision, int]] = [
         (model, precision, k)
         for model in benchmark.models

@@ -2,7 +2,7 @@
 
 XLA prints a program as named computations, of which one is the entry. A line of each is
 an instruction, with the shapes of what it makes on each device; those that call name
-other computations, and a loop says how many turns it takes, if it is known.
+other computations, and a loop says how often its body runs, if it is known.
 """
 
 from collections import Counter
@@ -91,24 +91,24 @@ def runs(compiled: Any) -> Iterator[tuple[Instruction, int]]:
     """Every instruction, and how often a run of the program executes it.
 
     Raises:
-      ValueError: if the program branches, or loops for an unknown number of turns.
+      ValueError: if the program branches, or loops for an unknown number of times.
     """
     entry, found = computations(compiled)
 
     def of(name: str, times: int) -> Iterator[tuple[Instruction, int]]:
         for instruction in found[name]:
             yield instruction, times
-            turns = 1
+            repetitions = 1
             if instruction.kind == "while":
                 known = re.search(r'known_trip_count":\{"n":"(\d+)"', instruction.line)
                 if known is None:
                     raise ValueError(f"a loop of unknown length: {instruction.line}")
-                turns = int(known[1])
+                repetitions = int(known[1])
             if instruction.kind == "conditional":
                 raise ValueError(f"a branch: {instruction.line}")
             called = r"\b(?:calls|to_apply|body)=%?([\w.-]+)"
             for callee in re.findall(called, instruction.line):
-                yield from of(callee, times * turns)
+                yield from of(callee, times * repetitions)
 
     return of(entry, 1)
 
@@ -117,7 +117,7 @@ def traffic(compiled: Any) -> Traffic:
     """What crosses between devices in one run.
 
     Raises:
-      ValueError: if the program branches, or loops for an unknown number of turns.
+      ValueError: if the program branches, or loops for an unknown number of times.
     """
     arrays: dict[str, Counter] = {}
     sizes, scalars = Counter(), 0

@@ -13,9 +13,7 @@ program; a CPU takes the place of eight, and is then not timed.
 """
 
 from collections.abc import Callable
-import dataclasses
 import os
-from pathlib import Path
 import resource
 import statistics
 from typing import Any
@@ -27,16 +25,20 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 import numpy as np
 import optax
+from pydantic import NonNegativeInt
 from tqdm import tqdm
 import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed import programs
 from benchmarks.speed.step_time import seconds
 from examples.images.models import Transformer
+from examples.trainer import command
 from examples.trainer import meshes
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.config import Ascents
 import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
@@ -53,25 +55,30 @@ EXAMPLES = (1, 4, 16, 64)
 DEVICES = (1, 2, 4, 8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scaling:
+@settings
+class Scaling(Settings):
     """Measure how memory, time and traffic of a step grow.
+
+    Two commands:
+      python -m benchmarks.speed.scaling parameters
+      python -m benchmarks.speed.scaling devices --k 5
 
     Attributes:
       over: what is varied. Parameters from 1e5 to 1e9, at one sequence; examples from 1
         to 64, at 1e6 parameters; devices from 1 to 8, at 1e7 parameters and two
         sequences for each.
       k: number of ascent steps.
-      repetitions: timed turns for each row; with 0, only the plans are compared.
+      repetitions: times that each row is timed; with 0, only what XLA plans is
+        compared.
       output: where to write every number, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/scaling_OVER_DEVICE.json.
     """
 
     over: tyro.conf.Positional[Literal["parameters", "examples", "devices"]]
-    k: int = 2
-    repetitions: int = 5
-    output: Path | None = None
+    k: Ascents = 2
+    repetitions: NonNegativeInt = 5
+    output: reports.Output | None = None
 
 
 def room() -> int:
@@ -192,8 +199,8 @@ def copies(row: dict[str, Any], bytes_: int) -> float:
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """The step's time over that of its gradients, turn by turn."""
-    return [turn["step_s"] / turn["gradients_s"] for turn in row["samples"]]
+    """The step's time over that of its gradients, in each repetition."""
+    return [sample["step_s"] / sample["gradients_s"] for sample in row["samples"]]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -223,7 +230,7 @@ def table(results: dict[str, Any]) -> str:
         found = ratios(row)
         if found:
             step, *system = (
-                f"{1000 * statistics.median(turn[of] for turn in row['samples']):.1f}"
+                f"{1000 * statistics.median(s[of] for s in row['samples']):.1f}"
                 for of in ("step_s", "step_system_s", "gradients_system_s")
             )
             spread = f"{min(found):.3f}–{max(found):.3f}"
@@ -280,17 +287,13 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(Scaling, prog="python -m benchmarks.speed.scaling")
+    benchmark = command.parse(Scaling, "benchmarks.speed.scaling", arguments)
     if benchmark.over == "devices":
         jax.config.update("jax_num_cpu_devices", max(DEVICES))
-    platform = jax.default_backend()
-    name = f"scaling_{benchmark.over}_{platform}.json"
-    output = checks.writable(
-        benchmark.output or Path("benchmarks/results/speed") / name
-    )
-    checks.at_least(0, k=benchmark.k, repetitions=benchmark.repetitions)
+    output = benchmark.output or reports.default(f"scaling_{benchmark.over}")
     grid: list[tuple[str, int, tuple[int, str] | None]]
     if benchmark.over == "parameters":
         grid = [(name, 1, None) for name in DECODERS]

@@ -3,8 +3,8 @@
     python -m benchmarks.speed.step_time
 
 Each step, made by `make_step`, is timed beside k + 1 calls of the jitted gradient alone
-and beside the bare update of its optimizer, in turns and after a warm-up, and compared
-within each turn, so that a machine that is slow for a while is slow for all three.
+and beside the bare update of its optimizer, after a warm-up, and compared within each
+repetition, so that a machine that is slow for a while is slow for all three.
 Temporary memory is what XLA plans for the compiled step beyond arguments and results,
 less that of the compiled gradient, in copies of the parameters. XLA counts the FLOPs of
 a loop's body once, so they are those of the step traced without loops.
@@ -12,7 +12,6 @@ a loop's body once, so they are those of the step traced without loops.
 
 from collections.abc import Callable
 import dataclasses
-from pathlib import Path
 import statistics
 import time
 from typing import Any
@@ -22,15 +21,20 @@ import jax
 import jax.extend as jex
 from matplotlib.figure import Figure
 import optax
+from pydantic import PositiveInt
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
+from benchmarks.speed.precisions import Precisions
+from examples.trainer import command
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.command import Several
+from examples.trainer.config import Ascents
 import lookbehind_optax as lb
 
 BASE = optax.sgd(0.1, momentum=0.9)
@@ -75,29 +79,34 @@ MEMBERS: dict[Member, Callable[[int], optax.GradientTransformationExtraArgs]] = 
 ONE_ASCENT = ("sam", "asam", "gsam", "wsam", "friendly_sam", "lookahead_sam")
 
 
-@dataclasses.dataclass(frozen=True)
-class StepTime:
+@settings
+class StepTime(Settings):
     """Measure time, FLOPs and memory of a step over those of its k + 1 gradients.
+
+    Two commands:
+      python -m benchmarks.speed.step_time
+      python -m benchmarks.speed.step_time --models decoder --members sam --ks 1
 
     Attributes:
       models: networks, names in examples/images/models.py, or decoder, or decoder-110m.
       members: optimizers; those without a k are measured at k = 1.
       ks: numbers of ascent steps.
-      precisions: of the computation; all that the device has, unless named.
-      batch_size: of each network; its own on such a device if not given.
-      repetitions: timed turns for each row.
+      precisions: precisions of the computation; all that the device has if not given.
+      batch_size: examples in a batch; each network has its own if not given, a smaller
+        one on CPUs.
+      repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/step_time_DEVICE.json.
     """
 
-    models: tuple[str, ...] = tuple(networks.BATCH_SIZES)
-    members: tuple[Member, ...] = tuple(MEMBERS)
-    ks: tuple[int, ...] = (0, 1, 2, 5, 10)
-    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
-    batch_size: int | None = None
-    repetitions: int = 5
-    output: Path | None = None
+    models: networks.Names = tuple(networks.BATCH_SIZES)
+    members: Several[Member] = tuple(MEMBERS)
+    ks: Several[Ascents] = (0, 1, 2, 5, 10)
+    precisions: Precisions = dataclasses.field(default_factory=here)
+    batch_size: PositiveInt | None = None
+    repetitions: PositiveInt = 5
+    output: reports.Output | None = None
 
 
 def seconds(function, *arguments, calls=1):
@@ -239,18 +248,11 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(StepTime, prog="python -m benchmarks.speed.step_time")
-    platform = jax.default_backend()
-    output = checks.writable(
-        benchmark.output or Path(f"benchmarks/results/speed/step_time_{platform}.json")
-    )
-    checks.among(networks.NAMES, models=benchmark.models)
-    checks.at_least(0, ks=benchmark.ks)
-    checks.at_least(
-        1, batch_size=benchmark.batch_size, repetitions=benchmark.repetitions
-    )
+    benchmark = command.parse(StepTime, "benchmarks.speed.step_time", arguments)
+    output = benchmark.output or reports.default("step_time")
     grid: list[tuple[str, Precision, Member, int]] = [
         (model, precision, member, k)
         for model in benchmark.models

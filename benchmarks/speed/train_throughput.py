@@ -3,65 +3,77 @@
     python -m benchmarks.speed.train_throughput
     python -m benchmarks.speed.train_throughput --models wrn-28-2 --batch-size 128
 
-The trainer's way, as `examples.images` goes it, from images in memory through their
-random order and augmentation to the loss that is read for the log, is timed beside the
-bare step, made by `make_step`, which gets one prepared batch again and again. They take
-turns after a warm-up and are compared within each turn.
+What the trainer, `examples.images`, does with images in memory, from their random order
+and augmentation to the loss that is read for the log, is timed beside the bare step,
+made by `make_step`, which gets one prepared batch again and again. Both are timed in
+each repetition, after a warm-up, and compared within it.
 """
 
 import dataclasses
-from pathlib import Path
 import statistics
 import time
+from typing import Annotated
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
+from pydantic import PositiveInt
 from tqdm import tqdm
-import tyro
 
-from benchmarks import checks
 from benchmarks import reports
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
+from benchmarks.speed.precisions import Precisions
 from examples.images import data
 from examples.images.config import Config
 from examples.images.models import MODELS
 from examples.images.training import Training
+from examples.trainer import command
+from examples.trainer.command import among
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.command import Several
+from examples.trainer.config import Ascents
+from examples.trainer.optimizers import MEMBERS
+from examples.trainer.paths import DataFolder
 import lookbehind_optax as lb
 
 
-@dataclasses.dataclass(frozen=True)
-class Throughput:
+@settings
+class Throughput(Settings):
     """Compare images per second of the trainer with those of the bare step.
+
+    Two commands:
+      python -m benchmarks.speed.train_throughput
+      python -m benchmarks.speed.train_throughput --dataset digits --models convnet
 
     Attributes:
       dataset: digits, or a dataset of TFDS that fits the memory.
       data_dir: folder of datasets that TFDS has prepared.
       models: networks, names in examples/images/models.py.
-      optimizer: a name of this library.
-      k: number of ascent steps.
+      optimizer: a name of this library, or "base" for SGD alone.
+      k: number of ascent steps; the optimizer's default if not given.
       batch_size: images in a step.
-      precisions: of the computation; all that the device has, unless named.
-      steps: in each turn; an epoch if there are fewer in one.
-      repetitions: number of turns.
+      precisions: precisions of the computation; all that the device has if not given.
+      steps: number of steps that are timed together, at most an epoch.
+      repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
         beside it; replaced if it exists. By default
         benchmarks/results/speed/train_throughput_DEVICE.json.
     """
 
     dataset: str = "cifar10"
-    data_dir: Path | None = None
-    models: tuple[str, ...] = ("wrn-16-2", "vit-micro")
-    optimizer: str = "lookbehind_sam"
-    k: int = 2
-    batch_size: int = 64
-    precisions: tuple[Precision, ...] = dataclasses.field(default_factory=here)
-    steps: int = 20
-    repetitions: int = 7
-    output: Path | None = None
+    data_dir: DataFolder | None = None
+    models: Several[Annotated[str, among(MODELS)]] = ("wrn-16-2", "vit-micro")
+    optimizer: Annotated[str, among(("base", *MEMBERS))] = "lookbehind_sam"
+    k: Ascents | None = None
+    batch_size: PositiveInt = 64
+    precisions: Precisions = dataclasses.field(default_factory=here)
+    steps: PositiveInt = 20
+    repetitions: PositiveInt = 7
+    output: reports.Output | None = None
 
 
 def measure(
@@ -103,18 +115,18 @@ def measure(
             bare = params, opt_state, out.aux["batch_stats"]
         return jax.block_until_ready(bare)
 
-    def train(state, turn):
-        epoch = turn * training.steps_per_epoch
+    def train(state, repetition):
+        epoch = repetition * training.steps_per_epoch
         state = training.advance(state, epoch, epoch + steps)
         float(state.sums["loss"])
         return state
 
     state, bare = train(state, 0), take_bare_steps(bare)
     samples = []
-    name, turns = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
-    for turn in tqdm(turns, desc=name, unit="turn"):
+    name, repetitions = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
+    for repetition in tqdm(repetitions, desc=name):
         begun = time.perf_counter()
-        state = train(state, turn)
+        state = train(state, repetition)
         between = time.perf_counter()
         bare = take_bare_steps(bare)
         samples.append(
@@ -133,7 +145,7 @@ def measure(
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """Of the trainer's images per second over the bare step's, turn by turn."""
+    """Of the trainer's images per second over the bare step's, in each repetition."""
     return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
 
 
@@ -160,7 +172,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def figure(results: dict[str, Any]) -> Any:
-    """A point for each turn, a bar for their median."""
+    """A point for each repetition, a bar for their median."""
     names = [f"{row['model']}, {row['precision']}" for row in results["rows"]]
     drawing = Figure(figsize=(1.5 + 1.3 * len(names), 3.6), layout="constrained")
     ax: Any = drawing.subplots()
@@ -174,33 +186,24 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def main() -> None:
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
     """Measures and reports."""
-    benchmark = tyro.cli(Throughput, prog="python -m benchmarks.speed.train_throughput")
-    platform = jax.default_backend()
-    output = checks.writable(
-        benchmark.output
-        or Path(f"benchmarks/results/speed/train_throughput_{platform}.json")
-    )
-    checks.among(MODELS, models=benchmark.models)
-    checks.at_least(
-        1,
-        batch_size=benchmark.batch_size,
-        steps=benchmark.steps,
-        repetitions=benchmark.repetitions,
-    )
+    program = "benchmarks.speed.train_throughput"
+    benchmark = command.parse(Throughput, program, arguments)
+    output = benchmark.output or reports.default("train_throughput")
     dataset = data.load(benchmark.dataset, benchmark.data_dir)
     rows = []
     for model in benchmark.models:
         for precision in benchmark.precisions:
             with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
                 rows.append(measure(benchmark, model, precision, dataset))
-    told = {
+    asked = {
         name: value
         for name, value in dataclasses.asdict(benchmark).items()
         if name not in ("data_dir", "models", "precisions", "output")
     }
-    reports.save(output, "train_throughput", {**told, "rows": rows})
+    reports.save(output, "train_throughput", {**asked, "rows": rows})
 
 
 if __name__ == "__main__":

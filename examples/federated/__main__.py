@@ -37,12 +37,10 @@ References:
   to Wider Optima and Better Generalization <https://arxiv.org/abs/1803.05407>`_, 2018
 """
 
-import sys
 import time
 
 import numpy as np
 from tqdm import tqdm
-import tyro
 
 from examples.federated.averaging import make_round
 from examples.federated.clients import split
@@ -54,16 +52,15 @@ from examples.federated.report import print_table
 from examples.federated.training import Problem
 from examples.federated.training import train
 from examples.images import data
+from examples.trainer import command
 
 
+@command.explained()
 def main(arguments: list[str] | None = None) -> None:
     """Trains with every method on every seed, and reports."""
-    config = tyro.cli(Config, args=arguments, prog="python -m examples.federated")
-    try:
-        check(config)
-        compare(config)
-    except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+    config = command.parse(Config, "examples.federated", arguments)
+    check(config)
+    compare(config)
 
 
 def compare(config: Config) -> None:

@@ -55,8 +55,8 @@ def split(
     raise ValueError(
         f"each of {clients} clients must have a batch of {smallest} of the "
         f"{len(labels)} training images, which none of {SPLITS} splits of "
-        f"concentration {concentration} gave: take a smaller batch, fewer clients or a "
-        "larger concentration"
+        f"concentration {concentration} gave: take a smaller --batch-size, fewer "
+        "--clients or a larger --concentration"
     )
 
 

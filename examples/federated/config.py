@@ -1,14 +1,20 @@
-"""The methods that are compared, and what the comparison is told."""
+"""The methods that are compared, and the settings of the comparison."""
 
 from collections.abc import Callable
-import dataclasses
 import math
 from pathlib import Path
+from typing import Annotated
 from typing import NamedTuple
 
 import optax
+from pydantic import Field
+from pydantic import PositiveFloat
+from pydantic import PositiveInt
 
 from examples.federated.averaging import Optimizer
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.paths import output_file
 import lookbehind_optax as lb
 
 
@@ -43,62 +49,51 @@ METHODS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+# Every method takes whole steps.
+UNIT = math.lcm(*(method.gradients for method in METHODS.values()))
+
+
+@settings
+class Config(Settings):
     """Federated averaging with SGD, SAM, ASAM and Lookbehind-SAM on the clients.
 
     Prints a table of test accuracies, with and without stochastic weight averaging on
     the server, and saves the curves. This takes half a minute on two CPU cores.
 
+    Two commands:
+      python -m examples.federated
+      python -m examples.federated --concentration 10 --output alike.png
+
     Attributes:
-      clients: among which the 1297 training images are split.
-      sampled: clients that train in a round.
-      concentration: of the Dirichlet distribution of each class over the clients; the
-        smaller it is, the fewer classes a client has.
-      rounds: in the last quarter of them the server averages its models.
-      gradients: evaluations that a client spends in a round, a multiple of 6.
-      batch_size: images in a batch of a client; every client has as many, at least.
-      seeds: runs of each method, 2 or more.
+      clients: number of clients, over which the 1297 training images are split.
+      sampled: number of clients that train in a round.
+      concentration: that of the Dirichlet distribution of each class over the clients;
+        the smaller it is, the fewer classes a client has.
+      rounds: number of rounds; in the last quarter the server averages its models.
+      gradients: gradient evaluations of a client in a round, a multiple of 6.
+      batch_size: number of images in a client's batch; no client has fewer images.
+      seeds: runs of each method, 2 to 1000.
       output: PNG file of the curves, replaced if it exists.
     """
 
-    clients: int = 20
-    sampled: int = 5
-    concentration: float = 0.1
-    rounds: int = 200
-    gradients: int = 12
-    batch_size: int = 10
-    seeds: int = 10
-    output: Path = Path("federated.png")
+    clients: Annotated[int, Field(ge=1, le=1297)] = 20
+    sampled: PositiveInt = 5
+    concentration: PositiveFloat = 0.1
+    rounds: Annotated[int, Field(ge=4, le=1_000_000)] = 200  # a quarter of 4 is one
+    gradients: Annotated[int, Field(gt=0, multiple_of=UNIT)] = 12
+    batch_size: PositiveInt = 10
+    seeds: Annotated[int, Field(ge=2, le=1000)] = 10  # so that there is a spread
+    output: Annotated[Path, output_file(".png")] = Path("federated.png")
 
 
 def check(config: Config) -> None:
-    """Refuses now what would fail after the training."""
-    if not 1 <= config.sampled <= config.clients:
+    """Refuses numbers that don't fit one another.
+
+    Raises:
+      ValueError: if more clients are sampled than there are.
+    """
+    if config.sampled > config.clients:
         raise ValueError(
-            f"--sampled must be from 1 to the {config.clients} clients that there are; "
+            f"--sampled must be at most the {config.clients} clients that there are; "
             f"got {config.sampled}"
-        )
-    if config.rounds < 4:
-        raise ValueError(
-            "--rounds must be at least 4, so that a quarter of them is one; "
-            f"got {config.rounds}"
-        )
-    # Every method takes whole steps.
-    unit = math.lcm(*(method.gradients for method in METHODS.values()))
-    if config.gradients < 1 or config.gradients % unit:
-        raise ValueError(
-            f"--gradients must be a positive multiple of {unit}, so that every method "
-            f"can spend exactly that many; got {config.gradients}"
-        )
-    if config.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1; got {config.batch_size}")
-    if config.seeds < 2:
-        raise ValueError(
-            "--seeds must be at least 2, so that there is a spread to show; "
-            f"got {config.seeds}"
-        )
-    if config.output.suffix.lower() != ".png" or not config.output.parent.is_dir():
-        raise ValueError(
-            f"--output must be a .png file in a folder that exists; got {config.output}"
         )

@@ -68,4 +68,5 @@ def plot(config: Config, curves: dict[str, np.ndarray]) -> None:
         f"Digits, Dirichlet({config.concentration:g}) over {config.clients} "
         f"clients, {config.sampled} in a round; mean over n = {config.seeds} seeds"
     )
+    config.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(config.output, dpi=150)

@@ -1,15 +1,17 @@
 """What the trainer of image classifiers is told, and recipes of the literature."""
 
-from pathlib import Path
+from typing import Annotated
 from typing import Any
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field
 
 from examples.trainer.command import Settings
 from examples.trainer.command import settings
 from examples.trainer.config import RunConfig
 from examples.trainer.config import Share
+from examples.trainer.paths import DataFolder
+from examples.trainer.paths import InputFile
 
 Recipe = Literal["digits", "cifar", "official", "asam", "imagenet", "vit"]
 
@@ -44,13 +46,13 @@ class Images(Settings):
 
     recipe: Recipe = "digits"
     dataset: str = "digits"
-    data_dir: Path | None = None
+    data_dir: DataFolder | None = None
     validation: Share = 0.0
     label_noise: Share = 0.0
     augment: Literal["auto", "yes", "no"] = "auto"
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     model: str = "convnet"
-    pretrained: Path | None = None
+    pretrained: InputFile | None = None
 
 
 @settings
@@ -60,6 +62,10 @@ class Config(Images, RunConfig):
     Without arguments, a small network is trained on scikit-learn's digits. The folder
     of the run gets its configuration, log, plots, summary and checkpoints; a run that
     is there already is continued.
+
+    Two commands:
+      python -m examples.images --recipe cifar --output runs/cifar
+      python -m examples.images --optimizer sam --rho 0.1 --seeds 5 --output runs/sam
     """
 
 

@@ -274,6 +274,9 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
+        if min(images.shape[1:3]) < 4:  # nothing would be left of them
+            height, width = images.shape[1:3]
+            raise ValueError(f"ConvNet needs 4×4 pixels at least; got {height}×{width}")
         x = images
         for channels in (16, 32):
             x = nn.Conv(channels, (3, 3), dtype=self.dtype)(x)

@@ -2,15 +2,13 @@
 
 import json
 from pathlib import Path
-import sys
 from typing import Any
-
-import tyro
 
 from examples.lifelong.config import Lifelong
 from examples.lifelong.learning import run
 from examples.lifelong.report import figure
 from examples.lifelong.report import table
+from examples.trainer import command
 
 
 def save(results: dict[str, Any], folder: Path, stem: str) -> None:
@@ -23,13 +21,11 @@ def save(results: dict[str, Any], folder: Path, stem: str) -> None:
     print(f"\nTable, plot and all accuracies are in {folder / stem}.*")
 
 
+@command.explained()
 def main(arguments: list[str] | None = None) -> None:
     """Learns, and reports."""
-    config = tyro.cli(Lifelong, prog="python -m examples.lifelong", args=arguments)
-    try:
-        save(run(config), config.output, "lifelong")
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"Error: {error}")
+    config = command.parse(Lifelong, "examples.lifelong", arguments)
+    save(run(config), config.output, "lifelong")
 
 
 if __name__ == "__main__":

@@ -44,19 +44,19 @@ class Network:
         """Jits what needs no method."""
         self.config, self.dataset = config, dataset
         self.model: Any = MODELS[config.model](classes=dataset.classes)
+        self._image = jnp.zeros((1, *dataset.train.images.shape[1:]))
         self._init = jax.jit(self.model.init)
+        made = jax.eval_shape(self._init, jax.random.key(0), self._image)
+        if set(made) != {"params"}:
+            raise ValueError(
+                "--model must have no BatchNorm, whose statistics would be those of "
+                f"the last task; got {config.model}"
+            )
         self.correct = jax.jit(self._correct)
 
     def init(self, seed: int) -> Any:
         """Initial parameters."""
-        key = jax.random.key(seed)
-        image = jnp.zeros((1, *self.dataset.train.images.shape[1:]))
-        if set(jax.eval_shape(self._init, key, image)) != {"params"}:
-            raise ValueError(
-                "model must have no BatchNorm, whose statistics would be those of the "
-                f"last task; got {self.config.model}"
-            )
-        return self._init(key, image)["params"]
+        return self._init(jax.random.key(seed), self._image)["params"]
 
     def logits(self, params: Any, images: jax.Array, task: jax.Array) -> jax.Array:
         """Of the classes of each image's own task, (batch, classes per task)."""
@@ -157,7 +157,6 @@ def learn(
       evaluated; the parameters in the end.
 
     Raises:
-      ValueError: if a task has fewer training images than a batch.
       FloatingPointError: if the loss isn't finite.
     """
     config, rng = learner.config, np.random.default_rng(seed)
@@ -166,16 +165,10 @@ def learn(
     opt_state = learner.optimizer.init(params)
     memory = replay.empty(config.memory, stream.train)
     key, steps, rows = jax.random.key(seed), 0, []
-    for task, classes in enumerate(stream.classes):
+    for task in range(len(stream.classes)):
         images = rng.permutation(np.flatnonzero(stream.train.tasks == task))
         images = images[: config.images_per_task].astype(np.int32)
         batches = len(images) // config.batch_size
-        if batches == 0:
-            raise ValueError(
-                f"batch_size must be at most the {len(images)} training images of the "
-                f"task of classes {', '.join(map(str, classes))}; "
-                f"got {config.batch_size}"
-            )
         loss = jnp.zeros([])
         for epoch in range(config.epochs):
             order = rng.permutation(images)[: batches * config.batch_size]
@@ -190,11 +183,30 @@ def learn(
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of {learner.method.title} was {loss} at the end of task "
-                f"{task + 1}. Try a smaller learning rate"
+                f"{task + 1}. Try a smaller --learning-rate, or --meta-learning-rate"
             )
         slow = lb.eval_params(opt_state, params)
         rows.append(accuracy_by_task(learner.network, slow, test))
     return np.stack(rows), steps * learner.gradients, params
+
+
+def check_sizes(config: Lifelong, streams: list[tasks.Stream]) -> None:
+    """Refuses batches that are larger than a task.
+
+    Raises:
+      ValueError: if a task has fewer training images than a batch.
+    """
+    for stream in streams:
+        for classes, images in zip(
+            stream.classes, np.bincount(stream.train.tasks), strict=True
+        ):
+            images = min(images, config.images_per_task or images)
+            if images < config.batch_size:
+                raise ValueError(
+                    f"--batch-size must be at most the {images} training images of the "
+                    f"task of classes {', '.join(map(str, classes))}; "
+                    f"got {config.batch_size}"
+                )
 
 
 def run(config: Lifelong) -> dict[str, Any]:
@@ -213,6 +225,7 @@ def run(config: Lifelong) -> dict[str, Any]:
     dataset = data.load(config.dataset, config.data_dir)
     seeds = range(config.seed, config.seed + config.seeds)
     streams = [tasks.split(dataset, config.classes_per_task, seed) for seed in seeds]
+    check_sizes(config, streams)
     network = Network(config, dataset)
     names, found = config.methods or tuple(METHODS), {}
     with tqdm(total=len(names) * config.seeds, unit="run") as progress:
@@ -230,7 +243,7 @@ def run(config: Lifelong) -> dict[str, Any]:
                 "gradients": gradients,
                 "seconds": time.perf_counter() - begun,
             }
-    told = dataclasses.asdict(config)
+    settings = dataclasses.asdict(config)
     for name in ("data_dir", "output", "methods"):  # not what the numbers depend on
-        del told[name]
-    return {**provenance(), "config": told, "methods": found}
+        del settings[name]
+    return {**provenance(), "config": settings, "methods": found}

@@ -31,7 +31,7 @@ class Memory(NamedTuple):
       images: uint8, of shape (capacity, height, width, channels).
       labels: int32, of shape (capacity,).
       tasks: int32, of shape (capacity,).
-      seen: images met so far; int32 scalar.
+      seen: images so far; int32 scalar.
     """
 
     images: jax.Array

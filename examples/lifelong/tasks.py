@@ -63,8 +63,8 @@ def split(dataset: data.Dataset, classes_per_task: int, seed: int) -> Stream:
     if classes_per_task not in fitting:
         left = classes % classes_per_task if classes_per_task > 0 else 0
         raise ValueError(
-            f"classes_per_task must split the {classes} classes of {dataset.name} into "
-            f"two or more tasks of two or more classes, with none left over: "
+            f"--classes-per-task must split the {classes} classes of {dataset.name} "
+            f"into two or more tasks of two or more classes, with none left over: "
             f"{', '.join(map(str, fitting)) or 'no number does'}; "
             f"got {classes_per_task}" + (f", which leaves {left} over" if left else "")
         )

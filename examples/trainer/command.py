@@ -1,30 +1,67 @@
 """A program's settings: typed and validated, read from flags, a recipe and a file."""
 
+from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
+import re
+import sys
+from typing import Annotated
 from typing import Any
 from typing import dataclass_transform
 from typing import TypeVar
 
+import jax
 import pydantic
 import tyro
 
 Kind = TypeVar("Kind")
+Item = TypeVar("Item")
+Several = Annotated[tuple[Item, ...], pydantic.Field(min_length=1)]  # one, at least
+INT32, FLOAT32 = 2**31 - 1, 3.4028235e38  # the largest numbers that JAX holds
 
 
 class Invalid(Exception):
     """Settings that can't be used; each line names a flag, and what was wrong."""
 
 
+class Stopped(Exception):
+    """A signal asked the program to stop; what it has done is saved."""
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Ends a program with a line in place of a traceback; also a decorator of `main`.
+
+    Raises:
+      SystemExit: with what is wrong, or that the program was stopped.
+    """
+    try:
+        yield
+    except Stopped as stop:
+        sys.exit(f"{stop}. Run the same command again to resume.")
+    except (Invalid, ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"Error: {error}")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        exhausted = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        if not exhausted:
+            raise
+        sys.exit(
+            "Error: out of memory: try a smaller batch, more micro-batches or more "
+            f"devices ({str(error).partition(chr(10))[0]})"
+        )
+
+
 @dataclass_transform(frozen_default=True)
 def settings(kind: type[Kind]) -> type[Kind]:
     """Makes a frozen dataclass whose values are validated by their annotations.
 
-    Constraints are pydantic's, such as `PositiveInt`; no number may be NaN or infinite.
-    `Settings` is the base of them. A class that derives from several settings shows
-    each of them as a group of flags.
+    Constraints are pydantic's, such as `PositiveInt`; no number may be NaN, infinite,
+    or beyond 32 bits. `Settings` is the base of them. A class that derives from several
+    settings shows each of them as a group of flags.
     """
     config = pydantic.ConfigDict(allow_inf_nan=False)
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(kind)
@@ -39,9 +76,38 @@ class Settings:
     @classmethod
     def _validate(cls, values: Any, handler: Any) -> Any:
         try:
-            return handler(values)
+            made = handler(values)
         except pydantic.ValidationError as error:
             raise Invalid(describe(error)) from None
+        if lines := _beyond_32_bits(made):
+            raise Invalid("\n".join(lines))
+        return made
+
+
+def _beyond_32_bits(values: Any) -> list[str]:
+    """A line for each number that would overflow, or turn infinite, on a device."""
+    lines = []
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            largest = INT32 if isinstance(number, int) else FLOAT32
+            if isinstance(number, int | float) and abs(number) > largest:
+                lines.append(
+                    f"{flag(field.name)} must be at most {largest:g}, which 32 bits "
+                    f"can hold; got {number}"
+                )
+    return lines
+
+
+def among(names: Collection[str]) -> pydantic.AfterValidator:
+    """A constraint: one of some names, which are listed when another one is given."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"must be among {', '.join(names)}")
+        return name
+
+    return pydantic.AfterValidator(check)
 
 
 def describe(error: pydantic.ValidationError) -> str:
@@ -50,7 +116,7 @@ def describe(error: pydantic.ValidationError) -> str:
     for part in error.errors(include_url=False):
         name = str(part["loc"][0]) if part["loc"] else ""
         message = part["msg"].removeprefix("Value error, ")
-        message = message.replace("Input should", "must")
+        message = re.sub("^(Input|Tuple) should", "must", message)
         said, _ = found.setdefault(name, ([], part["input"]))
         if message not in said:
             said.append(message)
@@ -86,12 +152,21 @@ def parse(
       SystemExit: with tyro's message if a flag is unknown or of another type.
     """
     prog = f"python -m {program}"
-    default = kind() if default is None else default
     groups = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
-    if groups == [kind]:
+    # Help is in docstrings alone, which are faster to find than comments.
+    quick = tyro.conf.HelptextFromCommentsOff
+    if len(groups) == 1:
+        # Without a default, there may be flags that are required.
+        given: dict[str, Any] = {} if default is None else {"default": default}
         return tyro.cli(
-            kind, prog=prog, description=description, args=arguments, default=default
+            kind,
+            prog=prog,
+            description=description,
+            args=arguments,
+            config=(quick,),
+            **given,
         )
+    default = kind() if default is None else default
     fields: list[Any] = []
     for group in groups:
         names = [field.name for field in dataclasses.fields(group)]  # pyright: ignore
@@ -106,7 +181,7 @@ def parse(
         prog=prog,
         description=description,
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(quick, tyro.conf.OmitArgPrefixes),
     )
     told: dict[str, Any] = {}
     for name in vars(read):
@@ -123,8 +198,10 @@ def load(kind: type[Kind], path: Path, default: Kind) -> Kind:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--config must be a file of JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"--config must be a file of JSON; {path} isn't ({error})"
+        ) from error
     if not isinstance(values, Mapping):
         raise ValueError(f"--config must hold an object of flags; {path} doesn't")
     known = {field.name for field in dataclasses.fields(default)}  # pyright: ignore

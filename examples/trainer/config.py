@@ -17,10 +17,13 @@ from pydantic import PositiveInt
 from examples.trainer import command
 from examples.trainer.command import Settings
 from examples.trainer.command import settings
+from examples.trainer.paths import OutputFolder
 
 Schedule = Literal["constant", "cosine", "step", "inverse-sqrt"]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[int, Field(ge=1, le=1000)]
+Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]  # the last of the seeds, too, fits
+Ascents = Annotated[int, Field(ge=0, le=1000)]
 
 
 @settings
@@ -40,7 +43,7 @@ class Training(Settings):
     batch_size: PositiveInt = 64
     label_smoothing: Share = 0.0
     seed: Seed = 0
-    seeds: PositiveInt = 1
+    seeds: Seeds = 1
 
 
 @settings
@@ -104,7 +107,7 @@ class Optimizer(Settings):
 
     optimizer: str = "lookbehind_sam"
     rho: NonNegativeFloat | None = None
-    k: NonNegativeInt | None = None
+    k: Ascents | None = None
     alpha: NonNegativeFloat | Literal["adaptive", "adaptive-per-tensor"] | None = None
     eta: NonNegativeFloat | None = None
     average: bool = False
@@ -150,7 +153,7 @@ class Files(Settings):
     """
 
     config: Path | None = None
-    output: Path = Path("runs/latest")
+    output: OutputFolder = Path("runs/latest")
     save_every: PositiveInt | None = None
     keep: PositiveInt = 2
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()

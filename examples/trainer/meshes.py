@@ -75,14 +75,17 @@ def layout(axes: tuple[str, ...]) -> Layout:
       ValueError: if the axes are others, or their devices aren't all there are.
     """
     told = " ".join(axes)
-    sizes = dict.fromkeys(AXES, 1)
+    sizes, named = dict.fromkeys(AXES, 1), set()
     for axis in axes:
         name, _, size = axis.partition("=")
-        if name not in AXES or not size.isdigit() or int(size) < 1:
+        if name not in AXES or not size.isdecimal() or int(size) < 1:
             raise ValueError(
                 f"--mesh must look like 'data=8', 'fsdp=8' or 'data=2 fsdp=4'; "
                 f"got {told!r}"
             )
+        if name in named:
+            raise ValueError(f"--mesh must name each axis once; got {told!r}")
+        named.add(name)
         sizes[name] = int(size)
     devices = jax.devices() if axes else jax.devices()[:1]
     if not axes and jax.process_count() > 1:

@@ -47,6 +47,11 @@ class Phase(NamedTuple):
 def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
     peak, steps = config.learning_rate, config.epochs * steps_per_epoch
+    if config.warmup > config.epochs:
+        raise ValueError(
+            f"--warmup must be at most the --epochs, {config.epochs}; "
+            f"got {config.warmup:g}"
+        )
     warmup = round(config.warmup * steps_per_epoch)
     if config.schedule == "constant":
         schedule = optax.constant_schedule(peak)
@@ -91,6 +96,11 @@ def make_base(
         options["eps"] = config.epsilon
     if not options.keys() <= parameters.keys():
         raise ValueError(f"--betas and --epsilon are for other optimizers than {name}")
+    if config.nesterov and (name != "sgd" or not config.momentum):
+        raise ValueError(
+            f"--nesterov is for --base sgd with --momentum; got {name} with "
+            f"{config.momentum:g}"
+        )
     if name == "sgd":
         options |= {"momentum": config.momentum or None, "nesterov": config.nesterov}
     if "weight_decay" in parameters:

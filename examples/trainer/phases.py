@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from examples.trainer import command
 from examples.trainer import meshes
 from examples.trainer.config import RunConfig
 from examples.trainer.optimizers import make_base
@@ -50,6 +51,7 @@ class Phased:
                 f"--batch-size must be a multiple of the {self.layout.devices} devices "
                 f"that share a batch; got {config.batch_size}"
             )
+        check_parts(config)
         ks = {phase.k for phase in make_phases(config, make_base(config, 1), 1)}
         self.batch: tuple[int, ...] = (config.batch_size,)
         if config.switch_minibatches and ks != {0}:
@@ -71,6 +73,11 @@ class Phased:
                 f"the {examples} training {self.unit}"
             )
         self.steps = config.epochs * self.steps_per_epoch
+        if self.steps > command.INT32:
+            raise ValueError(
+                f"--epochs must be at most {command.INT32 // self.steps_per_epoch:,}, "
+                f"so that 32 bits can count the steps; got {config.epochs}"
+            )
         self.schedule = make_schedule(config, self.steps_per_epoch)
         base = make_base(config, self.schedule)
         self.phases = make_phases(config, base, self.steps_per_epoch)
@@ -164,6 +171,21 @@ class Phased:
     def slow_weights(self) -> Callable[[Any], Any]:
         """What is evaluated; other than the parameters under a Lookahead."""
         return jax.jit(lambda state: lb.eval_params(state.opt_state, state.params))
+
+
+def check_parts(config: RunConfig) -> None:
+    """Refuses groups and micro-batches that would leave examples over."""
+    group = config.m or config.batch_size
+    if config.batch_size % group:
+        raise ValueError(
+            f"--m must divide the --batch-size, {config.batch_size}; got {group}"
+        )
+    if group % config.micro_batches:
+        whole = "--batch-size" if config.m is None else "--m"
+        raise ValueError(
+            f"--micro-batches must divide the {whole}, {group}; "
+            f"got {config.micro_batches}"
+        )
 
 
 def no_sums() -> dict[str, jax.Array]:

@@ -25,6 +25,7 @@ from examples.trainer import logs
 from examples.trainer import meshes
 from examples.trainer.checkpoints import Checkpoints
 from examples.trainer.checkpoints import Saved
+from examples.trainer.command import Stopped
 from examples.trainer.config import RunConfig
 from examples.trainer.logs import Record
 from examples.trainer.optimizers import Phase
@@ -77,11 +78,7 @@ class Training(Protocol):
         ...
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved."""
-
-
-class Diverged(Exception):
+class Diverged(FloatingPointError):
     """The loss isn't finite any more; the last good checkpoint is kept."""
 
 
@@ -105,25 +102,12 @@ def main(
       SystemExit: with a line that says what is wrong, or that it was stopped.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with command.explained():
         config = configuration.parse(kind, recipes, program, arguments)
         if config.distributed:
             meshes.join()
         folders.check(config.output, config.seeds)  # before any work
         train(config)
-    except Stopped as stop:
-        sys.exit(f"{stop}. Run the same command again to resume.")
-    except (command.Invalid, ValueError, OSError, Diverged) as error:
-        sys.exit(f"Error: {error}")
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and (
-            "RESOURCE_EXHAUSTED" not in str(error)
-        ):
-            raise
-        sys.exit(
-            "Error: out of memory: try a smaller --batch-size, more --micro-batches or "
-            f"more devices ({str(error).partition(chr(10))[0]})"
-        )
 
 
 def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What the translator is told, and recipes of the literature."""
 
-from pathlib import Path
 from typing import Annotated
 from typing import Any
 from typing import Literal
@@ -15,6 +14,9 @@ from examples.trainer.command import settings
 from examples.trainer.config import RunConfig
 from examples.trainer.config import Schedule
 from examples.trainer.config import Share
+from examples.trainer.paths import InputFile
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
 @settings
@@ -38,15 +40,15 @@ class Texts(Settings):
     """
 
     recipe: Literal["small", "paper"] = "small"
-    train: tuple[Path, Path] | None = None
-    valid: tuple[Path, Path] | None = None
-    test: tuple[Path, Path] | None = None
+    train: tuple[InputFile, InputFile] | None = None
+    valid: tuple[InputFile, InputFile] | None = None
+    test: tuple[InputFile, InputFile] | None = None
     vocabulary: Annotated[int, Field(ge=8, le=1_000_000)] = 4000
     max_length: Annotated[int, Field(ge=2, le=10_000)] = 32
-    layers: PositiveInt = 2
-    width: PositiveInt = 128
-    heads: PositiveInt = 4
-    hidden: PositiveInt = 512
+    layers: Annotated[int, Field(ge=1, le=1000)] = 2
+    width: Width = 128
+    heads: Width = 4
+    hidden: Width = 512
     dropout: Share = 0.1
 
 
@@ -59,6 +61,10 @@ class TranslationConfig(Texts, RunConfig):
     of line i of the other. The folder of the run gets its configuration, subwords, log,
     plots, summary, translations and checkpoints; a run that is there already is
     continued.
+
+    Two commands:
+      python -m examples.translation --train a.de a.en --valid b.de b.en
+      python -m examples.translation --recipe paper --train ... --valid ... --test ...
     """
 
     epochs: PositiveInt = 5

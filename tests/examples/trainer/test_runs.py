@@ -262,7 +262,7 @@ def test_out_of_memory_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Tiny, "advance", advance)
     said = program(monkeypatch, "--output", str(tmp_path / "run"))
-    assert said.startswith("Error: out of memory: try a smaller --batch-size")
+    assert said.startswith("Error: out of memory: try a smaller batch")
     assert said.endswith("(RESOURCE_EXHAUSTED: 8 GB)")
 
 

@@ -1,25 +1,26 @@
 """Comparisons: all runs of a question are possible; its table is worked out by hand."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import reports
 from benchmarks.paper import comparisons
+from benchmarks.paper import experiment
 from benchmarks.paper.questions import configure
 from benchmarks.paper.questions import Name
 from benchmarks.paper.questions import Question
 from benchmarks.paper.questions import QUESTIONS
 from benchmarks.paper.questions import Row
-from benchmarks.paper.questions import SIZES
+from benchmarks.paper.sizes import SIZES
 from benchmarks.paper.trained import METHODS
 from examples.images import data
 from examples.images.training import Training
-from tests.examples.test_programs import run
+from tests.processes import run
 
-(SETTING,) = SIZES["smoke"]
+(SETTING,) = SIZES["smoke"].comparisons
 DIGITS = data.load("digits")
 
 
@@ -81,7 +82,7 @@ def test_all_questions_are_named():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_every_row_is_a_run_of_its_own(name, size):
-    for setting in SIZES[size]:
+    for setting in SIZES[size].comparisons:
         rows = QUESTIONS[name].rows(setting)
         assert len({row.label for row in rows}) == len(rows)
         configs = [configure(setting, QUESTIONS[name], row) for row in rows]
@@ -95,15 +96,16 @@ def test_every_row_is_a_run_of_its_own(name, size):
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_sgd_with_as_many_gradients_is_always_there(name):
-    for setting in (setting for size in SIZES.values() for setting in size):
+    settings = [size.comparisons for size in SIZES.values()]
+    for setting in itertools.chain(*settings):
         rows = QUESTIONS[name].rows(setting)
-        compared = {row.told.get("k") for row in rows if row.times == 1}
-        longer = {row.times - 1 for row in rows if row.told == METHODS["SGD"]}
+        compared = {row.options.get("k") for row in rows if row.times == 1}
+        longer = {row.times - 1 for row in rows if row.options == METHODS["SGD"]}
         assert compared - {None} <= longer - {0}
 
 
 def test_rows_of_equal_price_have_it():
-    setting = SIZES["small"][0]
+    (setting,) = SIZES["small"].comparisons
     gradients = []
     for row in QUESTIONS["price"].rows(setting)[1:]:
         config = configure(setting, QUESTIONS["price"], row)
@@ -114,7 +116,7 @@ def test_rows_of_equal_price_have_it():
 
 
 def test_part_of_a_dataset():
-    part = comparisons.load(SETTING, None)
+    part = experiment.load("digits", None, SETTING.train, SETTING.test)
     assert len(part.train.images) == len(part.train.labels) == SETTING.train
     assert len(part.test.images) == len(part.test.labels) == SETTING.test
     np.testing.assert_array_equal(part.train.labels, DIGITS.train.labels[:256])
@@ -258,10 +260,3 @@ def test_a_comparison_is_resumed(tmp_path):
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads(path.read_text())["rows"]
     assert [row["seeds"] for row in rows] == [[0, 1]] * 4
-
-
-def test_reports_says_what_it_wants(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["reports"])
-    with pytest.raises(SystemExit):
-        reports.main()
-    assert "FILE" in capsys.readouterr().err

@@ -104,10 +104,8 @@ def test_renders_from_json_alone(over, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "EXAMPLES", (1, 2))
     monkeypatch.setattr(scaling, "DEVICES", (1, 2))
     path = tmp_path / "found.json"
-    arguments = ["scaling", over, "--repetitions", "1", "--output", str(path)]
-    monkeypatch.setattr("sys.argv", arguments)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # there are eight
-    scaling.main()
+    scaling.main([over, "--repetitions", "1", "--output", str(path)])
     rows = json.loads(path.read_text())["rows"]
     assert len(rows) == (3 if over == "devices" else 2)
     table = path.with_suffix(".md").read_text()
