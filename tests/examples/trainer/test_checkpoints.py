@@ -58,8 +58,8 @@ def test_each_of_60_flipped_bits_is_noticed(whole, tmp_path, capsys):
         assert int(saved.state.step) == 8
         line, end = capsys.readouterr().err.split("\n")
         assert line == (
-            f"{folder}/12 is damaged: it is kept as damaged-12, and the checkpoint "
-            "before it is taken"
+            f"{folder}/12 is damaged: it is kept as damaged-12, and an earlier one is "
+            "looked for"
         )
         assert not end
         os.rename(folder / "damaged-12", folder / "12")
