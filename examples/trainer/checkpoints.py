@@ -162,9 +162,7 @@ class Checkpoints:
         for step in self.steps():
             if intact(self.folder / str(step)):
                 return step
-            folders.put_aside(
-                self.folder / str(step), "the checkpoint before it is taken"
-            )
+            folders.put_aside(self.folder / str(step), "an earlier one is looked for")
         if list(self.folder.glob("damaged-*")):
             raise ValueError(
                 f"no checkpoint in {self.folder} is intact; give another --output, or "

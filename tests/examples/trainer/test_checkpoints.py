@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +58,8 @@ def test_each_of_60_flipped_bits_is_noticed(whole, tmp_path, capsys):
         assert int(saved.state.step) == 8
         line, end = capsys.readouterr().err.split("\n")
         assert line == (
-            f"{folder}/12 is damaged: it is kept as damaged-12, and the checkpoint "
-            "before it is taken"
+            f"{folder}/12 is damaged: it is kept as damaged-12, and an earlier one is "
+            "looked for"
         )
         assert not end
         os.rename(folder / "damaged-12", folder / "12")
@@ -190,6 +192,39 @@ def test_killed_while_it_saves_it_ends_the_same(calls, whole, tmp_path, monkeypa
     train(folder, save_every=2, keep=1)
     assert outcome(folder) == outcome(whole)
     assert names(folder) == ["12"]
+
+
+SAVING = """
+import pathlib, sys
+from tests.examples.trainer.tiny import Tiny, train
+train(pathlib.Path(sys.argv[1]), Tiny(epochs=50), save_every=1, keep=1)
+"""
+
+
+@pytest.mark.slow
+def test_processes_killed_while_they_save_lose_nothing(tmp_path):
+    """It saves all the time, so that most kills hit that."""
+    folder, moments = tmp_path / "run", random.Random(0)
+    command = [sys.executable, "-c", SAVING]
+
+    def newest():
+        found = names(folder) if (folder / "checkpoints").exists() else []
+        return max(map(int, filter(str.isdigit, found)), default=0)
+
+    for _ in range(10):
+        before = newest()
+        with subprocess.Popen([*command, str(folder)]) as process:
+            while newest() == before:
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.5))
+            process.kill()
+        assert checkpoints.intact(folder / "checkpoints" / str(newest()))
+    for path in (folder, tmp_path / "whole"):
+        subprocess.run([*command, str(path)], check=True)
+    assert names(folder) == ["200"]
+    whole = outcome(tmp_path / "whole", Tiny(epochs=50))
+    assert outcome(folder, Tiny(epochs=50)) == whole
 
 
 def test_the_one_before_stays_until_the_loss_from_the_newest_is_known(tmp_path):
