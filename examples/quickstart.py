@@ -117,7 +117,8 @@ def accuracy(params: optax.Params, images: jax.Array, labels: jax.Array) -> jax.
 
 def split_digits(seed: int) -> tuple[Data, Data]:
     """Training images, some of them with random labels, and test images."""
-    images, labels = load_digits(return_X_y=True)
+    digits: Any = load_digits()
+    images, labels = digits.data, digits.target
     images = images.reshape(-1, 8, 8, 1).astype(np.float32) / 16
     rng = np.random.default_rng(seed)
     train, test = np.split(rng.permutation(len(labels)), [TRAINING_IMAGES])

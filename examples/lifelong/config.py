@@ -15,10 +15,11 @@ class Lifelong:
     folder gets the table, the plot of accuracy by task, and all accuracies as JSON.
 
     Attributes:
-      dataset: digits (needs no network), or an image-classification dataset of TFDS
-        that fits the memory: cifar100, fashion_mnist, ...
-      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
-        if they aren't there. TFDS's own by default.
+      dataset: digits (needs no network); folder:PATH, PATH.npz or hf:PATH, whose
+        images are of one size; or one of TFDS that fits the memory: cifar100,
+        fashion_mnist, ...
+      data_dir: folder of datasets that TFDS has prepared; where it prepares them if
+        they aren't there, which takes TensorFlow. TFDS's own by default.
       classes_per_task: in each task; a divisor of the number of classes, which a seed
         puts in an order of its own.
       images_per_task: training images of each task, drawn by seed; all by default.
