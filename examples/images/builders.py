@@ -204,17 +204,14 @@ def prepare(builder: Any) -> None:
         "Start once where there is a network; or give --data-dir, the folder in which "
         f"TFDS has prepared it, with {builder.info.full_name} inside"
     )
-    infos = builder.url_infos or {}
-    hosts = {urllib.parse.urlsplit(url).hostname or "" for url in infos}
-    for host in sorted(hosts):
-        # What must be downloaded by hand, TFDS says better.
-        if not (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or _resolves(host)):
+    for host in sorted(_hosts(builder)):
+        if not _resolves(host):
             raise FileNotFoundError(
                 f"{absent}, and {host} can't be reached to download it. {advice}"
             )
     settings = tfds.download.DownloadConfig(
-        # What TFDS hosts there are files for TensorFlow.
-        try_download_gcs=False
+        try_download_gcs=False,  # where TFDS hosts files for TensorFlow
+        force_checksums_validation=True,
     )
     try:
         builder.download_and_prepare(
@@ -225,13 +222,7 @@ def prepare(builder: Any) -> None:
             return
         causes = list(_causes(error))
         if any(_is_full_disk(cause) for cause in causes):
-            folder = Path(builder.data_dir_root)
-            needed = sum(info.size for info in infos.values())
-            raise OSError(
-                f"the disk of {folder} is full: download {needed / 1e6:,.0f} MB "
-                f"needed, {shutil.disk_usage(folder).free / 1e6:,.0f} MB free. Make "
-                "space there, or give another --data-dir"
-            ) from error
+            raise OSError(_full_disk(builder)) from error
         reason = str(causes[-1]).rstrip(". \n")
         raise OSError(
             f"{absent}, and couldn't be downloaded and prepared: {reason}. {advice}"
@@ -241,6 +232,14 @@ def prepare(builder: Any) -> None:
 def has_tensorflow() -> bool:
     """Whether TensorFlow is installed, which takes seconds to import."""
     return importlib.util.find_spec("tensorflow") is not None
+
+
+def _hosts(builder: Any) -> set[str]:
+    """Where a dataset is downloaded from, unless that is done by hand."""
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # which TFDS says better
+        return set()
+    infos = builder.url_infos or {}
+    return {urllib.parse.urlsplit(url).hostname or "" for url in infos}
 
 
 def _resolves(host: str) -> bool:
@@ -265,4 +264,15 @@ def _is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and (
         error.errno in (errno.ENOSPC, errno.EDQUOT)
         or "Not enough disk space" in str(error)  # TFDS's own, which has no number
+    )
+
+
+def _full_disk(builder: Any) -> str:
+    """How much is needed, and where."""
+    folder = Path(builder.data_dir_root)
+    needed = sum(info.size for info in (builder.url_infos or {}).values()) / 1e6
+    free = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"the disk of {folder} is full: the download takes {needed:,.0f} MB, and "
+        f"{free:,.0f} MB are free. Make space there, or give another --data-dir"
     )

@@ -75,12 +75,7 @@ def load_vit(
         missing, isn't as the model needs it, isn't finite, or has no place in the
         model.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} isn't a whole safetensors file: {error}") from error
+    tensors = _read(path)
     # Names begin with "vit." in a classifier, and don't in a backbone saved alone.
     prefix = "vit." if any(name.startswith("vit.") for name in tensors) else ""
     for name in POOLER:
@@ -119,6 +114,16 @@ def load_vit(
             "no place"
         )
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a file."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} isn't a whole safetensors file: {error}") from error
 
 
 def _floats(tensor: np.ndarray, what: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import math
+from typing import Any
 
 import grain
 import numpy as np
@@ -79,15 +80,16 @@ def stream(
         raise ValueError(f"{parts} processes can't share a batch of {batch_size}")
     images = images[start_step * batch_size + own :: parts]
     batches = images.to_iter_dataset(options).batch(batch_size // parts)
+    return _read(batches)
 
-    def read():
-        try:
-            for batch in batches:
-                yield Examples(batch.images, batch.labels.astype(np.int32))
-        except OSError as error:  # to which Grain adds lines of its own
-            raise OSError(str(error).partition("\n")[0]) from error
 
-    return read()
+def _read(batches: Any) -> Iterator[Examples]:
+    """Batches with labels as they are everywhere."""
+    try:
+        for batch in batches:
+            yield Examples(batch.images, batch.labels.astype(np.int32))
+    except OSError as error:  # to which Grain adds lines of its own
+        raise OSError(str(error).partition("\n")[0]) from error
 
 
 def random_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

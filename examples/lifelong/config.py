@@ -30,10 +30,11 @@ class Lifelong(Settings):
       python -m examples.lifelong --dataset cifar100 --classes-per-task 5 --model conv3
 
     Attributes:
-      dataset: digits (needs no network), or an image-classification dataset of TFDS
-        that fits the memory: cifar100, fashion_mnist, ...
-      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
-        if they aren't there. TFDS's own by default.
+      dataset: digits (needs no network); folder:PATH, PATH.npz or hf:PATH, whose
+        images are of one size; or one of TFDS that fits the memory: cifar100,
+        fashion_mnist, ...
+      data_dir: folder of datasets that TFDS has prepared; where it prepares them if
+        they aren't there, which takes TensorFlow. TFDS's own by default.
       classes_per_task: number of classes in each task, a divisor of the dataset's. A
         seed puts the classes in an order of its own.
       images_per_task: training images of each task, drawn by seed; all by default.

@@ -122,10 +122,20 @@ def test_download_that_fails(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("tensorflow")
+def test_what_has_no_checksum_is_not_downloaded(tmp_path, monkeypatch):
+    def prepare(self, download_config, **_):
+        assert download_config.force_checksums_validation
+        write_pixels(tmp_path)
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+    assert data.load("pixels", tmp_path).classes == 3
+
+
+@pytest.mark.usefixtures("tensorflow")
 @pytest.mark.parametrize("error", [FULL_DISK, OSError("Not enough disk space.")])
 def test_full_disk_while_preparing(tmp_path, monkeypatch, error):
     fail_with(monkeypatch, error)
-    with pytest.raises(OSError, match=r"is full: download 1.. MB needed") as caught:
+    with pytest.raises(OSError, match=r"is full: the download takes 1.. MB") as caught:
         data.load("cifar10", tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "--data-dir" in str(caught.value)

@@ -56,7 +56,14 @@ def test_the_page_shows_everything():
 
 
 @pytest.mark.usefixtures("files")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        # Whose weights and refusals test_training.py and test_bad_input.py check.
+        pytest.param(command, marks=pytest.mark.slow) if "vit" in command else command
+        for command in COMMANDS
+    ],
+)
 def test_a_command_of_the_page(command):
     quick = [] if "--recipe vit" in command else QUICK
     main([*shlex.split(command), *SMALL, *quick])
