@@ -3,15 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test pytest test-library test-slow lint format clean
 
 # Five optimizers on handwritten digits: a table, and quickstart.png.
 demo: $(VENV)/examples
 	$(BIN)/python -m examples.quickstart
 
-# Lint, types and tests.
-test: lint
+# Lint and types beside the tests.
+test: $(VENV)/tests
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: $(VENV)/tests
 	$(BIN)/python -m pytest -n 2
+
+# The tests of the library alone.
+test-library: $(VENV)/tests-library
+	$(BIN)/python -m pytest -n 2 tests/library lookbehind_optax
 
 # The same tests with ten times the random examples, and those marked slow.
 test-slow: $(VENV)/tests
@@ -35,6 +42,6 @@ $(VENV)/python:
 	@touch $@
 
 # One stamp for each extra that has been installed.
-$(VENV)/examples $(VENV)/tests: $(VENV)/%: $(VENV)/python pyproject.toml
+$(VENV)/examples $(VENV)/tests $(VENV)/tests-library: $(VENV)/%: $(VENV)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@touch $@
