@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# In two processes, each with tests that follow one another and share what is compiled.
+TWO := -n 2 --dist worksteal
 
 .PHONY: demo test pytest test-library test-slow lint format clean
 
@@ -14,15 +16,15 @@ test: $(VENV)/tests
 	$(MAKE) --no-print-directory --jobs=2 lint pytest
 
 pytest: $(VENV)/tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest $(TWO)
 
 # The tests of the library alone.
 test-library: $(VENV)/tests-library
-	$(BIN)/python -m pytest -n 2 tests/library lookbehind_optax
+	$(BIN)/python -m pytest $(TWO) tests/library lookbehind_optax
 
 # The same tests with ten times the random examples, and those marked slow.
 test-slow: $(VENV)/tests
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow" --hypothesis-profile=thorough
+	$(BIN)/python -m pytest $(TWO) -m "slow or not slow" --hypothesis-profile=thorough
 
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .

@@ -8,13 +8,18 @@
 # the same command resumes from the last checkpoint.
 
 #SBATCH --job-name=lookbehind
-#SBATCH --output=%x-%j.log
-#SBATCH --open-mode=append # one log for all starts
 #SBATCH --nodes=2
 #SBATCH --gpus-per-node=8
-#SBATCH --ntasks-per-node=8 # JAX takes one process for each GPU
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
+
+# JAX takes one process for each GPU.
+#SBATCH --ntasks-per-node=8
+
+# One log for all starts.
+#SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
+
 #SBATCH --signal=TERM@300
 #SBATCH --requeue
 
@@ -29,7 +34,7 @@ if srun .venv/bin/python -m examples.images \
     --output runs/imagenet --save-every 1000; then
     exit
 fi
-if ((${SLURM_RESTART_COUNT:-0} == most_restarts)); then
+if ((${SLURM_RESTART_COUNT:-0} >= most_restarts)); then
     echo "Stopped for the last time: ${most_restarts} restarts." >&2
     exit 1
 fi

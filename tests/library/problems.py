@@ -83,6 +83,9 @@ def regression_loss(params, x, y):
     return jnp.mean((jnp.tanh(x @ params["kernel"] + params["bias"][None]) - y) ** 2)
 
 
+regression_grad = jax.jit(jax.grad(regression_loss))
+
+
 class Groups:
     """Examples in groups, and where m-SAM comes with them after some steps."""
 
@@ -94,16 +97,18 @@ class Groups:
         self.params, self.batch = params, batch
         self.split = [z.reshape(self.number, self.size, -1) for z in batch]
 
-    def trajectory(self, member):
-        """The parameters after each step, by the reference."""
-        grad = jax.jit(jax.grad(regression_loss))
-        grads = [
-            lambda p, xy=xy: jax.tree.map(np.asarray, grad(p, *xy))
+    def gradients(self):
+        """Of each group, a function from parameters to NumPy's arrays."""
+        return [
+            lambda p, xy=xy: jax.tree.map(np.asarray, regression_grad(p, *xy))
             for xy in zip(*self.split, strict=True)
         ]
+
+    def trajectory(self, member):
+        """The parameters after each step, by the reference."""
         return reference.grouped_steps(
             jax.tree.map(np.asarray, self.params),
-            grads,
+            self.gradients(),
             reference.SGD(0.1, 0.9, 0.01),
             member.reference(self.k),
             self.rho,
@@ -119,11 +124,14 @@ def classification(examples=12):
 
 
 class ConvNet(nn.Module):
+    features: tuple[int, ...] = (4, 6)
+    classes: int = 3
+
     @nn.compact
     def __call__(self, x):
-        for features in (4, 6):
+        for features in self.features:
             x = nn.relu(nn.Conv(features, (3, 3))(x))
-        return nn.Dense(3)(x.mean((1, 2)))
+        return nn.Dense(self.classes)(x.mean((1, 2)))
 
 
 # Devices.

@@ -331,14 +331,14 @@ def test_a_small_update_is_not_lost_in_low_precision():
 
 
 def convnet_step(optimizer):
-    model = ConvNet()
-    x = jax.random.normal(jax.random.key(0), (24, 6, 6, 2))
-    y = jnp.arange(24) % 3
+    model = ConvNet((8, 16), classes=10)
+    x = jax.random.normal(jax.random.key(0), (32, 8, 8, 3))
+    y = jax.nn.one_hot(jnp.arange(32) % 10, 10)  # integers would come with a loop
     params = model.init(jax.random.key(1), x)
 
     def loss(params):
         logits = model.apply(params, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return optax.softmax_cross_entropy(logits, y).mean()
 
     step = functools.partial(gradient_step, optimizer, loss)
     return jax.grad(loss), step, params
