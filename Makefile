@@ -2,20 +2,29 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# In two processes, each with tests that follow one another and share what is compiled.
+TWO := -n 2 --dist worksteal
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test pytest test-library test-slow lint format clean
 
 # Five optimizers on handwritten digits: a table, and quickstart.png.
 demo: $(VENV)/examples
 	$(BIN)/python -m examples.quickstart
 
-# Lint, types and tests.
-test: lint
-	$(BIN)/python -m pytest -n 2
+# Lint and types beside the tests.
+test: $(VENV)/tests
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: $(VENV)/tests
+	$(BIN)/python -m pytest $(TWO)
+
+# The tests of the library alone.
+test-library: $(VENV)/tests-library
+	$(BIN)/python -m pytest $(TWO) tests/library lookbehind_optax
 
 # The same tests with ten times the random examples, and those marked slow.
 test-slow: $(VENV)/tests
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow" --hypothesis-profile=thorough
+	$(BIN)/python -m pytest $(TWO) -m "slow or not slow" --hypothesis-profile=thorough
 
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .
@@ -35,6 +44,6 @@ $(VENV)/python:
 	@touch $@
 
 # One stamp for each extra that has been installed.
-$(VENV)/examples $(VENV)/tests: $(VENV)/%: $(VENV)/python pyproject.toml
+$(VENV)/examples $(VENV)/tests $(VENV)/tests-library: $(VENV)/%: $(VENV)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	@touch $@

@@ -26,12 +26,27 @@ def pytest_configure(config):
     Most of the time of these tests is XLA's. Programs that are run as users run them,
     in processes of their own, are compiled as users compile them.
     """
-    thorough = config.getoption("--hypothesis-profile") == "thorough"
-    jax.config.update("jax_disable_most_optimizations", not thorough)
+    if config.getoption("--hypothesis-profile") == "thorough":
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    fast = ["--xla_cpu_parallel_codegen_split_count=1"]
+    if jax.__version_info__ < (0, 11):  # which XLA has no choice of emitters any more
+        fast.append("--xla_cpu_use_fusion_emitters=false")
+    inherited = os.environ["XLA_FLAGS"]
+    os.environ["XLA_FLAGS"] = " ".join([inherited, *fast])
+    jax.devices()  # XLA reads its flags once, here
+    os.environ["XLA_FLAGS"] = inherited
 
 
 @pytest.fixture
 def x64():
     """Turns float64 on for one test."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def standard_promotion():
+    """For Flax's layers, which aren't written for strictness."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield

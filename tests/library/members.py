@@ -3,10 +3,16 @@
 from collections.abc import Callable
 import functools
 from typing import Any
+from typing import NamedTuple
 
 import jax
+import optax
 
 import lookbehind_optax as lb
+from tests.library import reference
+
+# What most tests wrap.
+SGD = optax.sgd(0.1, momentum=0.9)
 
 # The sharpness-aware ones, as they come.
 NAMED: dict[str, Callable[..., Any]] = {
@@ -108,4 +114,68 @@ FEW = {
         "friendly_sam",
         "random",
     )
+}
+
+
+class Grouped(NamedTuple):
+    """A member of m-SAM, as ours of a base, ρ, k and an axis, and as the reference's.
+
+    `reference(k)` has the direction, number of ascents, α and use of the gradients that
+    `reference.grouped` takes.
+    """
+
+    make: Callable[..., Any]
+    reference: Callable[[int], tuple[Any, int, Any, Any]]
+
+
+def friendly_lookbehind(base, rho, k, **axis):
+    direction = lb.friendly_direction(0.9, 0.6)
+    return lb.sharpness_aware(base, direction, lb.every_descent(0.4), rho, k, **axis)
+
+
+ADAPTIVE = lb.adaptive_alpha()
+GROUPED = {
+    "sam": Grouped(
+        lambda base, rho, k, **axis: lb.sam(base, rho, **axis),
+        lambda k: (reference.sam, 1, 1.0, reference.last),
+    ),
+    "asam": Grouped(
+        lambda base, rho, k, **axis: lb.asam(base, rho, **axis),
+        lambda k: (reference.asam(0.01), 1, 1.0, reference.last),
+    ),
+    "multistep_sam": Grouped(
+        lb.multistep_sam, lambda k: (reference.sam, k, 1.0, reference.last)
+    ),
+    "multistep_asam_average": Grouped(
+        functools.partial(lb.multistep_asam, average=True),
+        lambda k: (reference.asam(0.01), k, 1.0, reference.mean),
+    ),
+    "lookbehind_sam": Grouped(
+        functools.partial(lb.lookbehind_sam, alpha=0.4),
+        lambda k: (reference.sam, k, 0.4, "every"),
+    ),
+    "lookbehind_asam_adaptive": Grouped(
+        functools.partial(lb.lookbehind_asam, alpha=ADAPTIVE),
+        lambda k: (reference.asam(0.01), k, "global", "every"),
+    ),
+    "lookbehind_sam_2k": Grouped(
+        functools.partial(lb.lookbehind_sam, alpha=0.4, reuse_gradients=False),
+        lambda k: (reference.sam, k, 0.4, "every"),
+    ),
+    "gsam": Grouped(
+        lambda base, rho, k, **axis: lb.gsam(base, rho, 0.7, **axis),
+        lambda k: (reference.sam, 1, 1.0, reference.surrogate_gap(0.7)),
+    ),
+    "wsam": Grouped(
+        lambda base, rho, k, **axis: lb.wsam(base, rho, 0.8, **axis),
+        lambda k: (reference.sam, 1, 1.0, reference.weighted(0.8)),
+    ),
+    "friendly_sam": Grouped(
+        lambda base, rho, k, **axis: lb.friendly_sam(base, rho, 0.9, 0.6, **axis),
+        lambda k: (reference.Friendly(0.9, 0.6), 1, 1.0, reference.last),
+    ),
+    "lookbehind_friendly_sam": Grouped(
+        friendly_lookbehind,
+        lambda k: (reference.Friendly(0.9, 0.6), k, 0.4, "every"),
+    ),
 }

@@ -258,3 +258,19 @@ def grouped(phi, a, grads, base, direction, rho, k, alpha=1.0, uses="every"):
     displacement = tree_map(np.subtract, f, phi)
     alphas = _alphas(alpha, tree_map(np.subtract, first, phi), displacement)
     return tree_map(lambda phi, a, s: phi + a * s, phi, alphas, displacement), a
+
+
+def grouped_steps(phi, grads, base, member, rho, steps):
+    """The parameters after each step of m-SAM.
+
+    `member` has what `grouped` takes as direction, k, α and uses. A direction that
+    follows the clean gradients follows their mean, one for all groups.
+    """
+    direction, *arguments = member
+    a = base.init(phi)
+    for _ in range(steps):
+        clean = [grad(phi) for grad in grads]
+        phi, a = grouped(phi, a, grads, base, direction, rho, *arguments)
+        if isinstance(direction, Friendly):
+            direction.follow(tree_map(lambda *g: sum(g) / len(grads), *clean))
+        yield phi

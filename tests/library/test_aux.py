@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
+from tests.library.problems import mesh_of
 
 SGD = optax.sgd(0.1)
 X = jnp.arange(24.0).reshape(12, 2) / 10
@@ -24,14 +25,8 @@ def with_aux(aux):
 
 def on_two_devices(step, *args):
     """Half the examples on each; further arguments are the same for both."""
-    mesh = jax.make_mesh(
-        (2,),
-        ("data",),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=jax.devices()[:2],
-    )
     specs = (jax.P(), jax.P(), jax.P("data"), *(jax.P() for _ in args))
-    return jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=jax.P())
+    return jax.shard_map(step, mesh=mesh_of(2), in_specs=specs, out_specs=jax.P())
 
 
 def take_step(how, loss, optimizer=None, *args):

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,18 +12,16 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library.lenient import lenient
-
-
-def quadratic(p):
-    return sum(jnp.sum(x**2) for x in jax.tree.leaves(p)) / 2
+from tests.library.members import SGD
+from tests.library.problems import ConvNet
+from tests.library.problems import gradient_step
+from tests.library.problems import quadratic
 
 
 def step(optimizer, params, state=None, loss=quadratic, **extra):
     """One step along `loss`; the state is a fresh one unless given."""
     state = optimizer.init(params) if state is None else state
-    extra = extra or {"grad_fn": lambda p, i: jax.grad(loss)(p)}
-    updates, state = optimizer.update(jax.grad(loss)(params), state, params, **extra)
-    return optax.apply_updates(params, updates), state
+    return gradient_step(optimizer, loss, params, state, **extra)[:2]
 
 
 # ½p² from p = 1 with ρ = 0.1: gradients 1, then 1.1 and 1.2 on the climb.
@@ -333,62 +330,33 @@ def test_a_small_update_is_not_lost_in_low_precision():
 # What is compiled.
 
 
-class ConvNet(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        for features in (8, 16):
-            x = nn.relu(nn.Conv(features, (3, 3))(x))
-        return nn.Dense(10)(x.mean((1, 2)))
-
-
 def convnet_step(optimizer):
-    model = ConvNet()
+    model = ConvNet((8, 16), classes=10)
     x = jax.random.normal(jax.random.key(0), (32, 8, 8, 3))
-    y = jnp.arange(32) % 10
+    y = jax.nn.one_hot(jnp.arange(32) % 10, 10)  # integers would come with a loop
     params = model.init(jax.random.key(1), x)
 
     def loss(params):
         logits = model.apply(params, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return optax.softmax_cross_entropy(logits, y).mean()
 
-    def step(params, state):
-        updates, state = optimizer.update(
-            jax.grad(loss)(params),
-            state,
-            params,
-            grad_fn=lambda p, i: jax.grad(loss)(p),
-        )
-        return optax.apply_updates(params, updates), state
-
+    step = functools.partial(gradient_step, optimizer, loss)
     return jax.grad(loss), step, params
 
 
-BASE = optax.sgd(0.1, momentum=0.9)
 COMPILED = {
-    "sam": (lb.sam(BASE), 2),
-    "multistep_asam k=5": (lb.multistep_asam(BASE, k=5), 6),
-    "lookbehind_sam k=2": (lb.lookbehind_sam(BASE, k=2), 3),
+    "sam": (lb.sam(SGD), 2),
+    "multistep_asam k=5": (lb.multistep_asam(SGD, k=5), 6),
+    "lookbehind_sam k=2": (lb.lookbehind_sam(SGD, k=2), 3),
     "lookbehind_asam k=5": (
-        lb.lookbehind_asam(BASE, k=5, alpha=lb.adaptive_alpha()),
+        lb.lookbehind_asam(SGD, k=5, alpha=lb.adaptive_alpha()),
         6,
     ),
 }
 
 
-def standard_promotion(f):
-    """Flax's layers aren't written for the strict rules."""
-
-    @functools.wraps(f)
-    def wrapped(*args, **kwargs):
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            return f(*args, **kwargs)
-
-    return wrapped
-
-
 @pytest.mark.parametrize("name", COMPILED)
-@standard_promotion
-def test_flops_and_straight_line_code_on_the_cpu(name):
+def test_flops_and_straight_line_code_on_the_cpu(name, standard_promotion):
     optimizer, gradients = COMPILED[name]
     grad, step, params = convnet_step(optimizer)
     one = jax.jit(grad).lower(params).compile().cost_analysis()
@@ -412,22 +380,13 @@ def dense_step(optimizer):
     def loss(params):
         return jnp.mean((jnp.tanh(x @ params["in"]) @ params["out"] - y) ** 2)
 
-    def step(params, state):
-        updates, state = optimizer.update(
-            jax.grad(loss)(params),
-            state,
-            params,
-            grad_fn=lambda p, i: jax.grad(loss)(p),
-        )
-        return optax.apply_updates(params, updates), state
-
-    return step, params
+    return functools.partial(gradient_step, optimizer, loss), params
 
 
 @pytest.mark.parametrize("name", [*COMPILED, "gsam", "friendly_sam"])
 def test_one_loop_on_the_cpu_without_a_convolution(name):
     """From three ascents on; and as many FLOPs as of straight-line code."""
-    short = {"gsam": (lb.gsam(BASE), 2), "friendly_sam": (lb.friendly_sam(BASE), 2)}
+    short = {"gsam": (lb.gsam(SGD), 2), "friendly_sam": (lb.friendly_sam(SGD), 2)}
     optimizer, gradients = (COMPILED | short)[name]
     step, params = dense_step(optimizer)
     compiled: Any = jax.jit(step).lower(params, optimizer.init(params)).compile()
@@ -446,7 +405,7 @@ def test_one_loop_on_the_cpu_without_a_convolution(name):
 )
 def test_a_program_of_constant_size_on_the_cpu_without_a_convolution(member):
     def compiled(k):
-        optimizer = member(BASE, k=k)
+        optimizer = member(SGD, k=k)
         step, params = dense_step(optimizer)
         return jax.jit(step).lower(params, optimizer.init(params)).compile()
 
@@ -465,10 +424,11 @@ def test_a_program_of_constant_size_on_the_cpu_without_a_convolution(member):
         functools.partial(lb.lookbehind_sam, reuse_gradients=False),
     ],
 )
-@standard_promotion
-def test_one_loop_of_constant_size_on_accelerators(member, platform):
+def test_one_loop_of_constant_size_on_accelerators(
+    member, platform, standard_promotion
+):
     def lowered(k):
-        optimizer = member(BASE, k=k)
+        optimizer = member(SGD, k=k)
         _, step, params = convnet_step(optimizer)
         exported = jax.export.export(jax.jit(step), platforms=[platform])
         return exported(params, optimizer.init(params)).mlir_module()
@@ -505,14 +465,14 @@ def test_momentum_advances_and_adams_count_goes_on():
 def test_a_sharpness_aware_base():
     """It would ask for gradients that nobody has; without a climb it may."""
     with pytest.raises(TypeError, match=r"^base must not be sharpness-aware itself"):
-        lb.lookbehind_sam(optax.chain(lb.sam(BASE))).init(jnp.ones(2))
-    lb.lookbehind_sam(lb.sam(BASE), k=0).init(jnp.ones(2))
+        lb.lookbehind_sam(optax.chain(lb.sam(SGD))).init(jnp.ones(2))
+    lb.lookbehind_sam(lb.sam(SGD), k=0).init(jnp.ones(2))
 
 
 OTHER_STATES = {
     "of another base": lb.sam(optax.adam(0.1)),
     "of a base without momentum": lb.sam(optax.sgd(0.1)),
-    "of a chain": lb.sam(optax.chain(optax.clip(1.0), BASE)),
+    "of a chain": lb.sam(optax.chain(optax.clip(1.0), SGD)),
 }
 
 
@@ -524,7 +484,7 @@ def test_the_state_of_another_base(name):
         r"(?s)^state must come from .* over the same base; .*instead of.*PyTreeDef"
     )
     with pytest.raises(ValueError, match=message):
-        step(lb.lookbehind_sam(BASE), params, state)
+        step(lb.lookbehind_sam(SGD), params, state)
 
 
 def test_the_state_of_the_base_itself():
@@ -532,9 +492,9 @@ def test_the_state_of_the_base_itself():
     params = jnp.ones(2)
     message = r"^state must be a SharpnessAwareState.*_replace\(base_state=\.\.\.\)"
     with pytest.raises(TypeError, match=message):
-        step(lb.sam(BASE), params, BASE.init(params))
-    trained = jax.tree.map(jnp.ones_like, BASE.init(params))
-    optimizer = lb.sam(BASE)
+        step(lb.sam(SGD), params, SGD.init(params))
+    trained = jax.tree.map(jnp.ones_like, SGD.init(params))
+    optimizer = lb.sam(SGD)
     state = optimizer.init(params)._replace(base_state=trained)
     _, state = step(optimizer, params, state)
     assert (optax.tree.get(state, "trace") > 1.9).all()
@@ -542,7 +502,7 @@ def test_the_state_of_the_base_itself():
 
 def test_what_nobody_knows_of_the_perturbed_loss():
     """By `grad_fn`, a loss is not there: the least float32, which is finite."""
-    _, state = step(lb.sam(BASE), jnp.ones(2))
+    _, state = step(lb.sam(SGD), jnp.ones(2))
     assert state.perturbed_loss == jnp.finfo(jnp.float32).min
-    _, state = step(lb.sam(BASE, 0.5), jnp.array([3.0, 4.0]), value_fn=quadratic)
+    _, state = step(lb.sam(SGD, 0.5), jnp.array([3.0, 4.0]), value_fn=quadratic)
     np.testing.assert_allclose(state.perturbed_loss, 5.5**2 / 2, rtol=1e-6)

@@ -11,10 +11,15 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
-from tests.library.keys import without_keys
+from tests.library.comparisons import without_keys
 from tests.library.lenient import lenient
 from tests.library.members import MEMBERS
+from tests.library.members import SGD
 from tests.library.members import SHARPNESS_AWARE
+from tests.library.problems import gradient_step
+from tests.library.problems import mixed_tensors
+from tests.library.problems import parabola
+from tests.library.problems import rosenbrock
 
 # Those that keep something of their own beside the base's state, a copy of the
 # parameters or a key.
@@ -24,57 +29,23 @@ STATELESS = [n for n in SHARPNESS_AWARE if n not in {*COPIES, "random"}]
 each_member = pytest.mark.parametrize("name", MEMBERS)
 
 
-def gradient_step(optimizer, loss, params, state, **extra):
-    """A step as users write it; complex gradients are conjugated, as Optax wants."""
-    grad = lambda p: jax.tree.map(jnp.conj, jax.grad(loss)(p))
-    updates, state = optimizer.update(
-        grad(params), state, params, grad_fn=lambda p, i: grad(p), **extra
-    )
-    return optax.apply_updates(params, updates), state, updates
-
-
-def parabola(dtype=jnp.float32):
-    target = jnp.array([1.0, -1.0, 1.0], dtype)
-    if jnp.iscomplexobj(target):
-        target = target * jnp.array(1 + 1j, dtype)
-    start = jnp.array([-1.0, 10.0, 1.0], dtype)
-    return start, target, lambda p: jnp.sum(jnp.abs(p - target) ** 2)
-
-
-def rosenbrock():
-    def loss(p):
-        return (1.0 - p[0]) ** 2 + 100.0 * (p[1] - p[0] ** 2) ** 2
-
-    return jnp.zeros(2, jnp.float32), jnp.ones(2, jnp.float32), loss
-
-
-def mixed_tensors():
-    target = {
-        "kernel": jnp.array([[1.0, 0.0], [-1.0, 1.0]], jnp.float32),
-        "bias": jnp.array([1.0, -1.0, 2.0], jnp.float32),
-    }
-
-    def loss(p):
-        return sum(jnp.sum((p[name] - target[name]) ** 2) for name in target)
-
-    return jax.tree.map(jnp.zeros_like, target), target, loss
+@functools.cache
+def compiled(name, dtype="float32"):
+    """A member over SGD, and its step along the parabola, shared by tests."""
+    optimizer = MEMBERS[name](optax.sgd(0.01, momentum=0.9))
+    _, _, loss = parabola(dtype)
+    step = functools.partial(gradient_step, optimizer, loss, unexpected=1)
+    return optimizer, jax.jit(step)
 
 
 @each_member
 def test_unknown_extra_arguments_and_one_compilation(name):
-    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
-    params, _, loss = parabola()
-    traces = []
-
-    @jax.jit
-    def step(params, state):
-        traces.append(None)
-        return gradient_step(optimizer, loss, params, state, unexpected=1)[:2]
-
+    optimizer, step = compiled(name)
+    params, _, _ = parabola()
     state = optimizer.init(params)
     for _ in range(3):
-        params, state = step(params, state)
-    assert len(traces) == 1
+        params, state, _ = step(params, state)
+    assert step._cache_size() == 1
 
 
 @each_member
@@ -102,7 +73,7 @@ def test_extra_arguments_reach_the_base(name):
 @each_member
 def test_map_params(name):
     """Leaves shaped like parameters are found behind every member, and only those."""
-    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
+    optimizer = MEMBERS[name](SGD)
     params, _, _ = mixed_tensors()
     state = optimizer.init(params)
     same = optax.tree.map_params(optimizer, lambda x: x, state)
@@ -142,7 +113,7 @@ def test_convergence_inside_a_scan(name, problem):
 def test_inject_hyperparams(name):
     """Every number becomes state under `inject_hyperparams`, and means the same."""
     factory = MEMBERS[name]
-    base = optax.sgd(0.1, momentum=0.9)
+    base = SGD
     numbers = {"rho", "alpha", "eta", "gamma", "sigma", "decay"}
     static = set(inspect.signature(factory).parameters) & {"k"}
     injected = lenient(optax.inject_hyperparams(factory, static_args=static)(base))
@@ -152,11 +123,13 @@ def test_inject_hyperparams(name):
     taken = set(injected_state.hyperparams)
     assert taken <= numbers
     assert taken, "nothing was injected"
+    step, injected_step = (
+        jax.jit(functools.partial(gradient_step, optimizer, loss))
+        for optimizer in (plain, injected)
+    )
     for _ in range(3):
-        expected, state, updates = gradient_step(plain, loss, params, state)
-        _, injected_state, got = jax.jit(
-            lambda p, s: gradient_step(injected, loss, p, s)
-        )(params, injected_state)
+        expected, state, updates = step(params, state)
+        _, injected_state, got = injected_step(params, injected_state)
         chex.assert_trees_all_close(got, updates, rtol=1e-5, atol=1e-7)
         chex.assert_trees_all_close(
             *map(without_keys, (injected_state.inner_state, state)),
@@ -174,32 +147,23 @@ DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64"]
 def test_dtypes_are_kept(name, dtype):
     """Updates have the parameters' dtype; the state's dtypes never change."""
     with jax.enable_x64(dtype == "float64"):
-        optimizer = MEMBERS[name](optax.sgd(0.01, momentum=0.9))
+        optimizer, step = compiled(name, dtype)
         params, _, loss = parabola(dtype)
-
-        @jax.jit
-        def step(params, state):
-            new_params, new_state, updates = gradient_step(
-                optimizer, loss, params, state
-            )
-            # `cond` refuses branches of different types.
-            keep = jnp.sum(jnp.abs(params)) < 0
-            state = jax.lax.cond(keep, lambda: state, lambda: new_state)
-            return new_params, state, updates
-
         state = optimizer.init(params)
+        types = jax.tree.map(jax.typeof, state)
         before = loss(params)
         for _ in range(2):
             params, state, updates = step(params, state)
             assert updates.dtype == dtype
             assert params.dtype == dtype
+            assert jax.tree.map(jax.typeof, state) == types
         assert loss(params) < before
 
 
 @each_member
 @pytest.mark.parametrize("base", ["sgd", "adam"])
 def test_mixed_dtypes_and_wider_gradients(name, base):
-    bases = {"sgd": optax.sgd(0.1, momentum=0.9), "adam": optax.adam(0.1)}
+    bases = {"sgd": SGD, "adam": optax.adam(0.1)}
     optimizer = MEMBERS[name](lenient(bases[base]))
     params = {
         "kernel": jnp.ones(3, jnp.bfloat16),
@@ -210,9 +174,8 @@ def test_mixed_dtypes_and_wider_gradients(name, base):
     )
     grads = jax.tree.map(lambda g: g.astype(jnp.float32), grad(params))
     state = optimizer.init(params)
-    updates, new_state = optimizer.update(
-        grads, state, params, grad_fn=lambda p, i: grad(p)
-    )
+    update = functools.partial(optimizer.update, grad_fn=lambda p, i: grad(p))
+    updates, new_state = jax.eval_shape(update, grads, state, params)
     chex.assert_trees_all_equal_dtypes(updates, params)
     if name in SHARPNESS_AWARE:  # Lookahead's is the base's own affair
         chex.assert_trees_all_equal_dtypes(new_state, state)
@@ -249,14 +212,14 @@ def test_chained_with_members_before_and_after(name):
         lenient(optax.contrib.reduce_on_plateau()),
         optax.scale(0.5),
     )
-    _, _, updates = gradient_step(
-        optimizer, loss, params, optimizer.init(params), value=jnp.float32(1.0)
-    )
+    step = functools.partial(gradient_step, optimizer, loss, value=jnp.float32(1.0))
+    _, _, updates = jax.jit(step)(params, optimizer.init(params))
     # Clipping before a member changes the incoming gradient only, which is the scale
     # of the first ascent, and so nothing, unless the member descends along it. (On this
     # loss it is parallel to the perturbed one, and GSAM takes off what is orthogonal.)
     alone = MEMBERS[name](base)
-    _, _, expected = gradient_step(alone, loss, params, alone.init(params))
+    step = functools.partial(gradient_step, alone, loss)
+    _, _, expected = jax.jit(step)(params, alone.init(params))
     if name in SHARPNESS_AWARE and not name.endswith(("k0", "wsam")):
         chex.assert_trees_all_close(updates, 0.5 * expected, rtol=1e-5)
 
@@ -278,7 +241,8 @@ def test_multi_steps(name):
         params, state, updates = step(params, state)
         np.testing.assert_array_equal(updates, jnp.zeros_like(params))
     _, _, updates = step(params, state)
-    _, _, expected = gradient_step(optimizer, loss, params, optimizer.init(params))
+    step = functools.partial(gradient_step, optimizer, loss)
+    _, _, expected = jax.jit(step)(params, optimizer.init(params))
     chex.assert_trees_all_close(updates, expected, rtol=1e-5)
 
 
@@ -289,13 +253,17 @@ def test_learning_rate_schedule_ticks_once_a_step(name):
     params, _, loss = parabola()
     scheduled = MEMBERS[name](optax.sgd(schedule))
     state = scheduled.init(params)
+    step = jax.jit(functools.partial(gradient_step, scheduled, loss))
+
+    @jax.jit
+    def with_constant(rate, params, state):
+        base = optax.sgd(rate)
+        state = _with_base(state, base, params)
+        return gradient_step(MEMBERS[name](base), loss, params, state)
+
     for rate in rates:
-        constant = MEMBERS[name](optax.sgd(rate))
-        expected_state = optax.tree.map_params(scheduled, lambda x: x, state)
-        _, _, expected = gradient_step(
-            constant, loss, params, _with_base(expected_state, optax.sgd(rate), params)
-        )
-        new_params, state, updates = gradient_step(scheduled, loss, params, state)
+        _, _, expected = with_constant(rate, params, state)
+        new_params, state, updates = step(params, state)
         chex.assert_trees_all_close(updates, expected, rtol=1e-5)
         params = new_params
     counts = optax.tree.get_all_with_path(state, "ScaleByScheduleState")
@@ -315,7 +283,7 @@ def _with_base(state, base, params):
 @each_member
 def test_sharding_in_types(name):
     """The state's shardings follow the parameters', and an update changes none."""
-    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
+    optimizer = MEMBERS[name](SGD)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
         sharding = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))
@@ -334,17 +302,15 @@ def test_sharding_in_types(name):
 
 @each_member
 def test_params_and_state_can_be_donated(name):
-    optimizer = MEMBERS[name](optax.sgd(0.1, momentum=0.9))
-    start, _, loss = parabola()
-    step = lambda params, state: gradient_step(optimizer, loss, params, state)[:2]
+    optimizer, step = compiled(name)
     donating = jax.jit(step, donate_argnums=(0, 1))
-    params = jnp.copy(start)
+    params = jnp.copy(parabola()[0])
     state = optimizer.init(params)  # a state that aliased params could not be donated
     for _ in range(3):
-        expected = jax.jit(step)(params, state)
+        expected = step(params, state)
         donated = params, state
-        params, state = donating(*donated)
-        chex.assert_trees_all_equal((params, state), expected)
+        params, state, updates = donating(*donated)
+        chex.assert_trees_all_equal((params, state, updates), expected)
         # What a step doesn't read, such as the last α, stays as it was.
         given = donated[0], _base_of(donated[1])
         assert all(x.is_deleted() for x in jax.tree.leaves(given))
@@ -364,7 +330,8 @@ def test_sharpness_aware_members_share_one_state(names):
         fresh = optimizer.init(params)
         chex.assert_trees_all_equal_shapes_and_dtypes(fresh, state)
         assert jax.tree.structure(fresh) == jax.tree.structure(state)
-        params, state, _ = gradient_step(optimizer, loss, params, state)
+        step = jax.jit(functools.partial(gradient_step, optimizer, loss))
+        params, state, _ = step(params, state)
     assert state.count == len(names)
 
 
@@ -393,10 +360,16 @@ def test_schedules_of_rho_and_alpha_count_steps(name, alpha):
     schedule = lambda count: jnp.array(values)[count]
     scheduled = lb.lookbehind_sam(base, **{name: schedule})
     state = scheduled.init(params)
-    for value in values:
+    step = jax.jit(functools.partial(gradient_step, scheduled, loss))
+
+    @jax.jit
+    def with_constant(value, params):
         constant = lb.lookbehind_sam(base, **{name: value})
-        _, _, expected = gradient_step(constant, loss, params, constant.init(params))
-        params, state, updates = gradient_step(scheduled, loss, params, state)
+        return gradient_step(constant, loss, params, constant.init(params))
+
+    for value in values:
+        _, _, expected = with_constant(value, params)
+        params, state, updates = step(params, state)
         chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 

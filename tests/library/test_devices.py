@@ -20,6 +20,10 @@ from benchmarks.speed.programs import traffic
 import lookbehind_optax as lb
 from tests.library import reference
 from tests.library.lenient import lenient
+from tests.library.members import ADAPTIVE
+from tests.library.members import GROUPED
+from tests.library.members import SGD
+from tests.library.problems import mesh_of
 
 RHO, K, STEPS = 0.1, 2, 4
 EXAMPLES = 64  # 8 on each device
@@ -138,9 +142,7 @@ LAYOUTS = {
     ),
 }
 
-BASES = {"sgd": optax.sgd(0.1, momentum=0.9), "adam": lenient(optax.adam(0.01))}
-SGD = BASES["sgd"]
-ADAPTIVE = lb.adaptive_alpha()
+BASES = {"sgd": SGD, "adam": lenient(optax.adam(0.01))}
 
 
 class Member(NamedTuple):
@@ -512,25 +514,20 @@ def test_micro_batches_leave_the_batch_where_it_is(x64):
 
 # m-SAM against a loop over groups.
 
-GROUPED = {
-    "sam": (reference.sam, 1, 1.0, reference.last),
-    "multistep_asam_average": (reference.asam(0.01), K, 1.0, reference.mean),
-    "lookbehind_sam": (reference.sam, K, 0.4, "every"),
-    "adaptive_k2": (reference.sam, K, "global", "every"),
-}
+IN_GROUPS = ["sam", "multistep_asam_average", "lookbehind_sam"]
+IN_GROUPS += ["lookbehind_asam_adaptive"]
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(name, "shard_map") for name in GROUPED]
-    + [(name, m) for name in ("sam", "adaptive_k2") for m in (4, 8, 16)],
+    [(name, "shard_map") for name in IN_GROUPS]
+    + [(name, m) for name in ("sam", "lookbehind_asam_adaptive") for m in (4, 8, 16)],
 )
 def test_groups_equal_a_loop_over_groups(name, how, x64):
     """A group on each device, by `shard_map`; or m examples each, in a sharded batch.
 
     There are one or two groups on a device, or one on two of them.
     """
-    direction, k, alpha, uses = GROUPED[name]
     m = EXAMPLES // 8 if how == "shard_map" else how
     batch = batch_of(EXAMPLES)
     groups = list(zip(*(jnp.split(z, EXAMPLES // m) for z in batch), strict=True))
@@ -539,12 +536,17 @@ def test_groups_equal_a_loop_over_groups(name, how, x64):
         lambda p, group=group: jax.tree.map(np.asarray, grad(p, *group))
         for group in groups
     ]
-    base = reference.SGD(0.1, 0.9, 0.0)
-    expected = jax.tree.map(np.asarray, initial_params())
-    a = base.init(expected)
-
+    start = jax.tree.map(np.asarray, initial_params())
+    trajectory = reference.grouped_steps(
+        start,
+        grads,
+        reference.SGD(0.1, 0.9, 0.0),
+        GROUPED[name].reference(K),
+        RHO,
+        STEPS,
+    )
     axis_name = "data" if how == "shard_map" else "group"
-    optimizer = MEMBERS[name].make(SGD, axis_name=axis_name)
+    optimizer = GROUPED[name].make(SGD, RHO, K, axis_name=axis_name)
     if how == "shard_map":
         step = compiled_groups(optimizer, initial_params(), batch)
     else:
@@ -555,11 +557,10 @@ def test_groups_equal_a_loop_over_groups(name, how, x64):
     params, state = DATA_PARALLEL.place(optimizer, initial_params())
     if how != "shard_map":
         batch = DATA_PARALLEL.place_batch(batch)
-    for _ in range(STEPS):
-        loss = loss_fn(expected, *map(np.asarray, batch))
-        expected, a = reference.grouped(
-            expected, a, grads, base, direction, RHO, k, alpha, uses
-        )
+    whole_loss = jax.jit(loss_fn)
+    before = start
+    for expected in trajectory:
+        loss = whole_loss(before, *map(np.asarray, batch))
         params, state, out = step(params, state, *batch)
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12),
@@ -567,7 +568,8 @@ def test_groups_equal_a_loop_over_groups(name, how, x64):
             expected,
         )
         np.testing.assert_allclose(out.loss, loss, rtol=1e-12)
-    DATA_PARALLEL.assert_kept((params, state), expected)
+        before = expected
+    DATA_PARALLEL.assert_kept((params, state), start)
 
 
 # A step in place of the user's own, inside `jax.pmap` or `jax.shard_map`: with an axis
@@ -584,12 +586,6 @@ def under_pmap(step, parts):
 
 def under_shard_map(step, parts):
     """With parameters in as many copies, so that they could differ."""
-    mesh = jax.make_mesh(
-        (parts,),
-        ("data",),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=jax.devices()[:parts],
-    )
 
     def one(params, state, *batch):
         params, state = jax.tree.map(lambda x: x[0], (params, state))
@@ -597,7 +593,7 @@ def under_shard_map(step, parts):
         return jax.tree.map(lambda x: x[None], result)
 
     mapped = jax.shard_map(
-        one, mesh=mesh, in_specs=by_data, out_specs=by_data, check_vma=False
+        one, mesh=mesh_of(parts), in_specs=by_data, out_specs=by_data, check_vma=False
     )
     copy = lambda tree: jax.tree.map(lambda x: jnp.stack([x] * parts), tree)
     return jax.jit(mapped), copy, lambda x: x, lambda tree: tree
@@ -605,14 +601,11 @@ def under_shard_map(step, parts):
 
 def under_checked_shard_map(step, parts):
     """As users write it: parameters are one and the same for all devices, by type."""
-    mesh = jax.make_mesh(
-        (parts,),
-        ("data",),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=jax.devices()[:parts],
-    )
     mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(whole, whole, by_data, by_data), out_specs=whole
+        step,
+        mesh=mesh_of(parts),
+        in_specs=(whole, whole, by_data, by_data),
+        out_specs=whole,
     )
     return jax.jit(mapped), lambda x: x, lambda x: x, lambda x: x[None]
 

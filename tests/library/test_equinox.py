@@ -12,8 +12,8 @@ import pytest
 import lookbehind_optax as lb
 from tests.library.lenient import lenient
 from tests.library.members import FEW
-
-SGD = optax.sgd(0.1, momentum=0.9)
+from tests.library.members import SGD
+from tests.library.problems import regression
 
 
 class Model(eqx.Module):
@@ -52,10 +52,8 @@ def model():
     return Model(jax.random.key(0))
 
 
-def batch(examples=12):
-    rng = np.random.default_rng(0)
-    x = jnp.array(rng.normal(size=(examples, 3)), jnp.float32)
-    return x, jnp.array(rng.normal(size=(examples, 2)), jnp.float32)
+def batch():
+    return regression(examples=12, width=3)[1]
 
 
 def loss_fn(model, x, y, key=None):

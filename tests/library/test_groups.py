@@ -1,5 +1,6 @@
 """Groups of m-SAM one after another, where convolutions would make grouped ones."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -11,17 +12,11 @@ import pytest
 
 import lookbehind_optax as lb
 from lookbehind_optax import _groups
+from tests.library.members import GROUPED
+from tests.library.members import SGD
+from tests.library.problems import ConvNet
 
-SGD = optax.sgd(0.1, momentum=0.9)
 EXAMPLES = 24
-
-
-class ConvNet(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        for features in (4, 6):
-            x = nn.relu(nn.Conv(features, (3, 3))(x))
-        return nn.Dense(3)(x.mean((1, 2)))
 
 
 class Dense(nn.Module):
@@ -46,13 +41,12 @@ def problem(model):
     return params, (x, y), loss
 
 
-MEMBERS = {
-    "sam": lambda **axis: lb.sam(SGD, 0.1, **axis),
-    "lookbehind": lambda **axis: lb.lookbehind_sam(SGD, 0.1, 2, **axis),
-    "gsam": lambda **axis: lb.gsam(SGD, 0.1, **axis),
-    "sgd": lambda **axis: SGD,
-}
 AXIS = {"axis_name": "group"}
+MEMBERS = {
+    name: functools.partial(GROUPED[name].make, SGD, 0.1, 2)
+    for name in ("sam", "lookbehind_sam", "gsam")
+}
+MEMBERS["sgd"] = lambda **axis: SGD
 
 
 def one_by_one(make, loss, params, batch, m):
@@ -100,7 +94,7 @@ def grouped_convolutions(step, arguments, platform):
     return [max(map(int, of)) for of in groups]
 
 
-@pytest.mark.parametrize("name", ["sam", "lookbehind"])
+@pytest.mark.parametrize("name", ["sam", "lookbehind_sam"])
 def test_no_grouped_convolutions_on_cpus(name):
     """For 4 groups; those of a vmap of the user's own stay as they are."""
     params, batch, loss = problem(ConvNet())
@@ -151,9 +145,9 @@ def test_a_loss_that_communicates(model):
         center = jax.lax.pmean(x.mean(0), "group")
         return value * share, {**aux, "center": center, "share": share}
 
-    step, arguments = in_groups(MEMBERS["lookbehind"], loss, params, batch, 6)
+    step, arguments = in_groups(MEMBERS["lookbehind_sam"], loss, params, batch, 6)
     got = step(*arguments)
-    expected = one_by_one(MEMBERS["lookbehind"], loss, params, batch, 6)
+    expected = one_by_one(MEMBERS["lookbehind_sam"], loss, params, batch, 6)
     for x, y in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
     parts = [plain(params, *(z[6 * j : 6 * j + 6] for z in batch))[0] for j in range(4)]

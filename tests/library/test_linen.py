@@ -15,11 +15,11 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
+from tests.library.comparisons import without_perturbed_loss
 from tests.library.lenient import lenient
-from tests.library.members import FEW as MEMBERS
-from tests.library.test_step import without_perturbed_loss
-
-SGD = optax.sgd(0.1, momentum=0.9)
+from tests.library.members import FEW
+from tests.library.members import SGD
+from tests.library.problems import classification as batch
 
 
 class Model(nn.Module):
@@ -48,12 +48,6 @@ def make_state(tx, **options):
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
     )
-
-
-def batch(examples=12):
-    rng = np.random.default_rng(0)
-    x = jnp.array(rng.normal(size=(examples, 3)), jnp.float32)
-    return x, jnp.array(rng.integers(2, size=examples))
 
 
 def make_loss(state):
@@ -103,7 +97,7 @@ def step_by_hand(state, x, y):
 
 
 OPTIMIZERS = {
-    **{name: member(SGD) for name, member in MEMBERS.items()},
+    **{name: member(SGD) for name, member in FEW.items()},
     "adam": lenient(optax.adam(0.1)),
 }
 

@@ -241,12 +241,12 @@ def test_eval_params_leaf_by_leaf_under_partition():
 
 
 def test_variances_on_the_noisy_quadratic():
-    """Proposition 2 of Zhang et al. 2019, within what 20 000 samples can tell.
+    """Proposition 2 of Zhang et al. 2019, within what 10 000 samples can tell.
 
     Losses ½ A (θ − c)² with c ~ N(0, Σ²) anew at each step; every entry of the
     parameters is a run of its own.
     """
-    runs, rounds, k, alpha, rate = 20_000, 150, 5, 0.5, 0.1
+    runs, rounds, k, alpha, rate = 10_000, 80, 5, 0.5, 0.1
     curvature = jnp.array([[0.3], [1.0], [5.0]])
     sigma = jnp.array([[1.0], [0.5], [2.0]])
 

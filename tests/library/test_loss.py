@@ -10,13 +10,10 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library.members import NAMED
+from tests.library.problems import PARAMS
+from tests.library.problems import twice
 
 SGD = optax.sgd(0.1)
-PARAMS = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
-
-
-def grad_fn(p, i):
-    return jax.tree.map(lambda x: 2 * x, p)
 
 
 each_member = pytest.mark.parametrize("name", NAMED)
@@ -75,7 +72,7 @@ def test_nothing_is_lost_on_bad_input():
     @functools.partial(jax.jit, donate_argnums=(0, 1), static_argnums=2)
     def step(params, state, good):
         updates, state = optimizer.update(
-            params, state, params, grad_fn=grad_fn if good else lambda p, i: 0.0
+            params, state, params, grad_fn=twice if good else lambda p, i: 0.0
         )
         return optax.apply_updates(params, updates), state
 

@@ -18,11 +18,16 @@ def train(optimizer, steps, params=None, grad_fn=lambda p, i: jnp.ones_like(p)):
     """Parameters and state after each step, along gradients of 1 by default."""
     params = jnp.array(0.0) if params is None else params
     state = optimizer.init(params)
-    for _ in range(steps):
+
+    @jax.jit
+    def step(params, state):
         updates, state = optimizer.update(
             grad_fn(params, 0), state, params, grad_fn=grad_fn
         )
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = step(params, state)
         yield params, state
 
 

@@ -14,22 +14,22 @@ import orbax.checkpoint as ocp
 import pytest
 
 import lookbehind_optax as lb
+from tests.library.comparisons import is_key
+from tests.library.comparisons import without_keys
+from tests.library.comparisons import without_perturbed_loss
 from tests.library.lenient import lenient
-from tests.library.test_step import MEMBERS
-from tests.library.test_step import without_perturbed_loss
+from tests.library.members import FEW
+from tests.library.members import SGD
+from tests.library.problems import classification as batch
 
-SGD = optax.sgd(0.1, momentum=0.9)
 OPTIMIZERS = {
-    **{name: member(SGD) for name, member in MEMBERS.items()},
+    **{name: member(SGD) for name, member in FEW.items()},
     "adam": lenient(optax.adam(0.1)),
 }
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Flax's layers aren't written for strictness; the library's part is tested so."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+# Flax's layers aren't written for strictness; the library's part is tested so.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 class Model(nnx.Module):
@@ -52,12 +52,6 @@ class Model(nnx.Module):
 def make(tx, wrt=nnx.Param, **options):
     model = Model(nnx.Rngs(0), **options)
     return model, nnx.Optimizer(model, tx, wrt=wrt)
-
-
-def batch(examples=12):
-    rng = np.random.default_rng(0)
-    x = jnp.array(rng.normal(size=(examples, 3)), jnp.float32)
-    return x, jnp.array(rng.integers(2, size=examples))
 
 
 def loss_fn(model, x, y):
@@ -90,26 +84,21 @@ def step_by_hand(model, optimizer, x, y):
     return aux
 
 
-def as_data(x):
-    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(x) if is_key else x
-
-
-def as_key_like(x, like):
-    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
-    return jax.random.wrap_key_data(x) if is_key else x
-
-
 def everything(model, optimizer):
     """All that the model and the optimizer hold, as arrays."""
     state = nnx.as_pure((nnx.state(model), nnx.state(optimizer)))
-    return jax.tree.map(lambda x: jnp.copy(as_data(x)), state)
+    return jax.tree.map(jnp.copy, without_keys(state))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_is_the_step_by_hand(name):
+@pytest.mark.parametrize(
+    ("name", "dropout"),
+    [(name, 0.0) for name in OPTIMIZERS]
+    # One evaluation, two, a loop of them, and a loop of two each.
+    + [(n, 0.5) for n in ("adam", "sam", "lookbehind_sam", "lookbehind_sam_2k")],
+)
+def test_it_is_the_step_by_hand(name, dropout):
     """With BatchNorm and dropout: statistics and random streams included."""
-    here, there = make(OPTIMIZERS[name]), make(OPTIMIZERS[name])
+    here, there = (make(OPTIMIZERS[name], dropout=dropout) for _ in range(2))
     for step in range(3):
         aux = step_by_hand(*there, *batch())
         out = train_step(*here, *batch())
@@ -123,7 +112,8 @@ def test_it_is_the_step_by_hand(name):
         )
         chex.assert_trees_all_close(actual[0], expected[0], rtol=1e-5, atol=1e-6)
         assert here[1].step[...] == there[1].step[...] == step + 1
-        assert here[0].dropout.rngs.count[...] == step + 1
+        if dropout:
+            assert here[0].dropout.rngs.count[...] == step + 1
 
 
 def test_clean_statistics_and_one_dropout_mask():
@@ -231,16 +221,20 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
     train_step(model, optimizer, *batch())
     with ocp.StandardCheckpointer() as checkpointer:
         saved = {"model": nnx.state(model), "optimizer": nnx.state(optimizer)}
-        checkpointer.save(tmp_path / "state", jax.tree.map(as_data, nnx.as_pure(saved)))
+        checkpointer.save(tmp_path / "state", without_keys(nnx.as_pure(saved)))
         checkpointer.wait_until_finished()
         train_step(model, optimizer, *batch())
 
         again, its_optimizer = make(tx)
         like = {"model": nnx.state(again), "optimizer": nnx.state(its_optimizer)}
         restored = checkpointer.restore(
-            tmp_path / "state", jax.tree.map(as_data, nnx.as_pure(like))
+            tmp_path / "state", without_keys(nnx.as_pure(like))
         )
-    restored = jax.tree.map(as_key_like, restored, nnx.as_pure(like))
+    restored = jax.tree.map(
+        lambda x, like: jax.random.wrap_key_data(x) if is_key(like) else x,
+        restored,
+        nnx.as_pure(like),
+    )
     nnx.update(again, restored["model"])
     nnx.update(its_optimizer, restored["optimizer"])
     train_step(again, its_optimizer, *batch())

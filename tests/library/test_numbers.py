@@ -13,9 +13,9 @@ from tests.library.members import ALL
 from tests.library.members import NAMED
 from tests.library.members import WITH_ETA
 from tests.library.members import WITH_K
+from tests.library.problems import PARAMS
 
 SGD = optax.sgd(0.1)
-PARAMS = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
 
 each_with_k = pytest.mark.parametrize("name", WITH_K)
 

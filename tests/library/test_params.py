@@ -12,13 +12,10 @@ import lookbehind_optax as lb
 from lookbehind_optax import _params
 from tests.library.members import ALL
 from tests.library.members import NAMED
+from tests.library.problems import PARAMS
+from tests.library.problems import twice
 
 SGD = optax.sgd(0.1)
-PARAMS = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
-
-
-def grad_fn(p, i):
-    return jax.tree.map(lambda x: 2 * x, p)
 
 
 each_member = pytest.mark.parametrize("name", ALL)
@@ -31,7 +28,7 @@ def test_params_missing(name):
     state = optimizer.init(PARAMS)
     message = r"^params must be passed.* update\(grads, state, params, "
     with pytest.raises(ValueError, match=message):
-        optimizer.update(PARAMS, state, grad_fn=grad_fn)
+        optimizer.update(PARAMS, state, grad_fn=twice)
 
 
 @each_member
@@ -43,7 +40,7 @@ def test_integer_parameters(name):
         optimizer.init(params)
     state = optimizer.init({"layer": {"kernel": jnp.ones(2)}})
     with pytest.raises(TypeError, match=message):
-        optimizer.update(params, state, params, grad_fn=grad_fn)
+        optimizer.update(params, state, params, grad_fn=twice)
 
 
 def test_parameters_that_are_no_arrays():
@@ -56,10 +53,10 @@ def test_gradients_unlike_the_parameters(name):
     optimizer = ALL[name](SGD)
     state = optimizer.init(PARAMS)
     with pytest.raises(ValueError, match=r"^grads must be a tree like params"):
-        optimizer.update([1.0], state, PARAMS, grad_fn=grad_fn)
+        optimizer.update([1.0], state, PARAMS, grad_fn=twice)
     grads = {**PARAMS, "kernel": jnp.ones((3, 2))}
     with pytest.raises(ValueError, match=r"^grads must have the shapes.*'kernel'"):
-        optimizer.update(grads, state, PARAMS, grad_fn=grad_fn)
+        optimizer.update(grads, state, PARAMS, grad_fn=twice)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +68,7 @@ def test_gradients_that_are_no_real_arrays(bad):
     grads = {**PARAMS, "bias": bad}
     message = r"must hold arrays of floating-point numbers.*params\['bias'\] is "
     with pytest.raises(ValueError, match="^grads " + message):
-        optimizer.update(grads, state, PARAMS, grad_fn=grad_fn)
+        optimizer.update(grads, state, PARAMS, grad_fn=twice)
     with pytest.raises(ValueError, match="^what grad_fn returns " + message):
         optimizer.update(PARAMS, state, PARAMS, grad_fn=lambda p, i: grads)
 
@@ -142,7 +139,7 @@ def test_holes_in_the_parameters():
     )
     message = r"^params must be whole; got optax.MaskedNode.*mask= what to perturb"
     with pytest.raises(ValueError, match=message):
-        optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS, grad_fn=grad_fn)
+        optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS, grad_fn=twice)
 
 
 def test_trainable_leaves_and_back():

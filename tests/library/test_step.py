@@ -12,24 +12,18 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
-from tests.library import test_axis as groups
-from tests.library.keys import without_keys
+from tests.library.comparisons import assert_close
+from tests.library.comparisons import without_perturbed_loss
 from tests.library.lenient import lenient
-from tests.library.members import FEW as MEMBERS
+from tests.library.members import FEW
+from tests.library.members import GROUPED
+from tests.library.members import SGD
+from tests.library.problems import Groups
+from tests.library.problems import mesh_of
+from tests.library.problems import regression as problem
+from tests.library.problems import regression_loss as loss_fn
 
-SGD = optax.sgd(0.1, momentum=0.9)
-each_member = pytest.mark.parametrize("name", MEMBERS)
-
-
-def problem(dtype=jnp.float32, examples=24, width=5):
-    rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.array(rng.normal(size=shape), dtype)
-    params = {"kernel": draw(width, 2), "bias": draw(2)}
-    return params, (draw(examples, width), draw(examples, 2))
-
-
-def loss_fn(params, x, y):
-    return jnp.mean((jnp.tanh(x @ params["kernel"] + params["bias"][None]) - y) ** 2)
+each_member = pytest.mark.parametrize("name", FEW)
 
 
 def bare_step(optimizer, loss, extra=lambda loss, params, grads: {}):
@@ -48,19 +42,6 @@ def bare_step(optimizer, loss, extra=lambda loss, params, grads: {}):
 
 def with_grad_fn(loss, params, grads):
     return {"grad_fn": lambda p, i: jax.grad(loss)(p)}
-
-
-def without_perturbed_loss(tree):
-    """The bare step can't see it. Keys come as integers, which can be compared."""
-    tree = without_keys(tuple(tree))
-    if not optax.tree.get_all_with_path(tree, "perturbed_loss"):
-        return tree
-    return optax.tree.set(tree, perturbed_loss=jnp.float32(0.0))
-
-
-def assert_close(actual, expected, rtol=1e-6):
-    trees = without_keys(actual), without_keys(expected)
-    chex.assert_trees_all_close(*trees, rtol=rtol, atol=rtol)
 
 
 # Any optimizer, through the same line.
@@ -110,7 +91,7 @@ OPTIMIZERS = {
         ),
         lambda *them: with_value(*them) | with_grad_fn(*them),
     ),
-    **{name: (member(SGD), with_grad_fn) for name, member in MEMBERS.items()},
+    **{name: (member(SGD), with_grad_fn) for name, member in FEW.items()},
 }
 
 
@@ -206,7 +187,7 @@ def test_no_further_gradient_evaluation(k, reuse):
 
 @each_member
 def test_as_many_flops_as_the_bare_step(name):
-    optimizer = MEMBERS[name](SGD)
+    optimizer = FEW[name](SGD)
     params, batch = problem(examples=512, width=256)
     bare = bare_step(optimizer, lambda p: loss_fn(p, *batch), with_grad_fn)
     step = jax.jit(
@@ -290,20 +271,16 @@ def test_one_minibatch_for_a_base_optimizer():
 # m-SAM.
 
 
-@pytest.mark.parametrize("name", groups.MEMBERS)
+@pytest.mark.parametrize("name", GROUPED)
 def test_groups_of_m_equal_a_loop_over_groups(name, x64):
-    optimizer, arguments = groups.MEMBERS[name]
-    params, x, y = groups.data()
-    expected = list(groups.expected_trajectory(arguments, params, x, y))
-    batch = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (x, y))
-    params = jax.tree.map(jnp.asarray, params)
-    state = optimizer.init(params)
-    step = jax.jit(
-        lb.make_step(groups.loss, optimizer, m=groups.GROUP, axis_name="group")
-    )
-    for wanted in expected:
-        clean = groups.loss(params, *batch)
-        params, state, out = step(params, state, *batch)
+    groups = Groups()
+    axis = {"axis_name": "group"}
+    optimizer = GROUPED[name].make(groups.base, groups.rho, groups.k, **axis)
+    params, state = groups.params, optimizer.init(groups.params)
+    step = jax.jit(lb.make_step(loss_fn, optimizer, m=groups.size, **axis))
+    for wanted in groups.trajectory(GROUPED[name]):
+        clean = loss_fn(params, *groups.batch)
+        params, state, out = step(params, state, *groups.batch)
         chex.assert_trees_all_close(params, wanted, rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(out.loss, clean, rtol=1e-10)
 
@@ -365,15 +342,8 @@ def test_a_wrapper_around_groups(m):
 
 
 def over_two_devices(function, in_specs, out_specs):
-    mesh = jax.make_mesh(
-        (2,),
-        ("data",),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=jax.devices()[:2],
-    )
-    return jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
-    )
+    specs = {"in_specs": in_specs, "out_specs": out_specs}
+    return jax.jit(jax.shard_map(function, mesh=mesh_of(2), **specs))
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
@@ -450,11 +420,14 @@ def test_an_ensemble_over_devices():
 
 @each_member
 def test_micro_batches_give_the_same_step(name, x64):
-    optimizer = MEMBERS[name](SGD)
+    optimizer = FEW[name](SGD)
     params, batch = problem(jnp.float64)
 
     def with_aux(params, x, y):
-        return loss_fn(params, x, y), {"mean": x.mean(0), "dtype": jnp.bfloat16(1.0)}
+        return loss_fn(params, x, y), {
+            "mean": x.mean(0),
+            "dtype": jnp.bfloat16(1.0),
+        }
 
     results = [
         jax.jit(lb.make_step(with_aux, optimizer, has_aux=True, micro_batches=n))(
@@ -482,7 +455,7 @@ def test_micro_batches_with_groups_and_switching(x64):
 
 @pytest.mark.parametrize("name", ["lookbehind_sam", "lookbehind_sam_k0"])
 def test_micro_batches_save_memory(name):
-    optimizer = MEMBERS[name](SGD)
+    optimizer = FEW[name](SGD)
     params = {"kernel": jnp.ones((8, 64))}
 
     def wide(params, x):  # its memory is that of the activations
@@ -640,7 +613,7 @@ def test_a_key_for_each_example():
 @each_member
 def test_low_precision_compute(name, dtype):
     """Parameters in float32, the forward pass in less."""
-    optimizer = MEMBERS[name](SGD)
+    optimizer = FEW[name](SGD)
     params, batch = problem()
 
     def low(params, x, y):
@@ -666,7 +639,7 @@ def test_low_precision_compute(name, dtype):
 @pytest.mark.parametrize("micro_batches", [1, 3])
 @each_member
 def test_a_loss_scale_changes_no_direction(name, micro_batches):
-    optimizer = MEMBERS[name](SGD)
+    optimizer = FEW[name](SGD)
     params, batch = problem()
     state = optimizer.init(params)
     step = jax.jit(lb.make_step(loss_fn, optimizer, micro_batches=micro_batches))

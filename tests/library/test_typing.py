@@ -7,10 +7,10 @@ says that a type is unknown, and the source that it is about names a member of t
 
 import inspect
 import json
+import pathlib
 import re
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
@@ -150,41 +150,58 @@ THEIRS = ("jax.", "jnp.", "optax.", "nn.", "nnx.", "eqx.", "train_state.")
 UNKNOWN = "reportUnknown"
 
 
-def pyright(folder, name, text):
-    """What the type checker says in strict mode, each with the source it is about."""
-    (folder / name).write_text(text)
-    config = {
-        "include": ["."],
-        "typeCheckingMode": "strict",
-        "extraPaths": [str(ROOT)],
-    }
+MISTAKES = """
+import optax
+import lookbehind_optax as lb
+
+base = optax.sgd(0.1)
+lb.sam(base, rho="0.1")
+lb.lookbehind_sam(base, k=2.5)
+lb.sharpness_aware(base, lb.sam_direction(), "last")
+lb.lookahead(base, pull_back="none")
+lb.eval_params(params=1)
+lb.sam(base).updates
+"""
+FILES = {
+    "program": PROGRAM,
+    "mistakes": MISTAKES,
+    "readme": "\n".join(blocks(ROOT / "README.md")),
+}
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    """What the type checker says in strict mode of each file.
+
+    Everything comes with the source it is about, and the line. One run for all files,
+    since most of it goes to JAX's own.
+    """
+    folder = tmp_path_factory.mktemp("typing")
+    for name, text in FILES.items():
+        (folder / f"{name}.py").write_text(text)
+    config = {"include": ["."], "typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config))
-    command = [
-        sys.executable,
-        "-m",
-        "pyright",
-        f"--pythonpath={sys.executable}",
-        "--outputjson",
-        "--project",
-        str(folder),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
+    python = f"--pythonpath={sys.executable}"
+    command = [sys.executable, "-m", "pyright", python, "--outputjson", "--project"]
+    run = subprocess.run([*command, str(folder)], capture_output=True, text=True)
     report = json.loads(run.stdout)
-    assert report["summary"]["filesAnalyzed"] == 1, run.stderr
-    lines = text.splitlines()
+    assert report["summary"]["filesAnalyzed"] == len(FILES), run.stderr
+    said = {name: [] for name in FILES}
     for found in report["generalDiagnostics"]:
+        name = pathlib.Path(found["file"]).stem
         start, end = found["range"]["start"], found["range"]["end"]
-        of_lines = lines[start["line"] : end["line"] + 1]
+        of_lines = FILES[name].splitlines()[start["line"] : end["line"] + 1]
         source = "\n".join(of_lines)[start["character"] :]
         if len(of_lines) == 1:
             source = source[: end["character"] - start["character"]]
-        yield found, source, lines[start["line"]]
+        said[name].append((found, source, of_lines[0]))
+    return said
 
 
-def test_a_users_program(tmp_path):
+def test_a_users_program(findings):
     """Types of parameters, states and models come back as they were."""
     ours, revealed = [], []
-    for found, source, line in pyright(tmp_path, "program.py", PROGRAM):
+    for found, source, line in findings["program"]:
         rule, message = found.get("rule", ""), found["message"]
         if found["severity"] == "information":
             (is_,) = re.findall(r'is "(.*)"$', message)
@@ -201,25 +218,11 @@ def test_a_users_program(tmp_path):
         assert got == wanted
 
 
-def test_a_users_mistakes_are_found(tmp_path):
+def test_a_users_mistakes_are_found(findings):
     """What is said of nothing would be said of anything, if names weren't typed."""
-    text = textwrap.dedent(
-        """
-        import optax
-        import lookbehind_optax as lb
-
-        base = optax.sgd(0.1)
-        lb.sam(base, rho="0.1")
-        lb.lookbehind_sam(base, k=2.5)
-        lb.sharpness_aware(base, lb.sam_direction(), "last")
-        lb.lookahead(base, pull_back="none")
-        lb.eval_params(params=1)
-        lb.sam(base).updates
-        """
-    )
     rules = [
         found["rule"]
-        for found, _, line in pyright(tmp_path, "mistakes.py", text)
+        for found, _, line in findings["mistakes"]
         if line.startswith("lb.") and not found["rule"].startswith(UNKNOWN)
     ]
     assert sorted(set(rules)) == [
@@ -235,17 +238,16 @@ def functions(module):
     return {name for name, value in vars(module).items() if inspect.isfunction(value)}
 
 
-def test_the_readmes_examples(tmp_path):
+def test_the_readmes_examples(findings):
     """They are short, without annotations, so that much of them is of unknown type.
 
     What is ours is known: a member of this library has a type without unknown parts,
     and everything else that is said is about a function of another one.
     """
-    text = "\n".join(blocks(ROOT / "README.md"))
     names = functions(lb) | functions(measure)
     brief = ("reportMissing", "reportDuplicateImport", "reportPossiblyUnbound")
     ours = []
-    for found, source, line in pyright(tmp_path, "readme.py", text):
+    for found, source, line in findings["readme"]:
         rule, message = found.get("rule", ""), found["message"]
         if rule.startswith(UNKNOWN):
             of_member = rule == "reportUnknownMemberType"

@@ -1,0 +1,41 @@
+#!/bin/bash
+# Trains on 2 nodes of 8 GPUs. Set the numbers, then, in the folder of this repository:
+#
+#     sbatch launch/slurm.sh
+#
+# Five minutes before the time is over, or when the job is preempted, its processes get
+# SIGTERM: they save and stop. The job then queues again, as it does after a failure, and
+# the same command resumes from the last checkpoint.
+
+#SBATCH --job-name=lookbehind
+#SBATCH --nodes=2
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+
+# JAX takes one process for each GPU.
+#SBATCH --ntasks-per-node=8
+
+# One log for all starts.
+#SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
+
+#SBATCH --signal=TERM@300
+#SBATCH --requeue
+
+set -euo pipefail
+
+most_restarts=20
+
+# All processes must see the folder of the run, and that of the data.
+if srun .venv/bin/python -m examples.images \
+    --recipe imagenet --data-dir data \
+    --distributed --mesh data=16 --precision bf16 \
+    --output runs/imagenet --save-every 1000; then
+    exit
+fi
+if ((${SLURM_RESTART_COUNT:-0} >= most_restarts)); then
+    echo "Stopped for the last time: ${most_restarts} restarts." >&2
+    exit 1
+fi
+scontrol requeue "$SLURM_JOB_ID"
