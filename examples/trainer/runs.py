@@ -122,8 +122,21 @@ def main(
         sys.exit(f"Error: {error}")
 
 
-def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
-    """Trains in `folder`, from where a run there stands, and returns its summary."""
+def run(
+    config: RunConfig,
+    training: Training,
+    folder: Path,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Trains in `folder`, from where a run there stands, and returns its summary.
+
+    Args:
+      config: of the run.
+      training: what it does.
+      folder: of the run.
+      on_record: gets the record of each epoch that is trained here; what it raises ends
+        the run.
+    """
     claim(config, folder)
     started = time.perf_counter()
     save_every = config.save_every or training.steps_per_epoch
@@ -182,6 +195,7 @@ def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
                     }
                 )
                 log.append(records[-1])
+                on_record(records[-1])
             asked, all_quick = agree(interrupted(), quick)
             stride = 2 * stride if all_quick else stride
             if step == save_at or step == training.steps or asked:

@@ -59,6 +59,10 @@ class TranslationConfig(Texts, RunConfig):
     of line i of the other. The folder of the run gets its configuration, subwords, log,
     plots, summary, translations and checkpoints; a run that is there already is
     continued.
+
+    python -m examples.translation --train train.de train.en --valid val.de val.en
+
+    python -m examples.translation --config runs/latest/config.json --optimizer sam
     """
 
     epochs: PositiveInt = 5
@@ -73,8 +77,15 @@ class TranslationConfig(Texts, RunConfig):
     weight_decay: NonNegativeFloat = 0.0
     switch_minibatches: bool = True
 
+    def of_recipe(self) -> dict[str, Any]:
+        """The paper's adaptive α, with two gradients in each inner step."""
+        if self.recipe == "paper" and self.looks_behind:
+            return {"alpha": "adaptive", "reuse_gradients": False}
+        return {}
 
-# Each overrides defaults of TranslationConfig; flags override both.
+
+# Each overrides defaults of TranslationConfig, and `TranslationConfig.of_recipe` adds
+# what is Lookbehind's. Flags override both.
 TRANSLATION_RECIPES: dict[str, dict[str, Any]] = {
     # Multi30k's 29,000 pairs take 21 minutes of CPU time.
     "small": {},
@@ -95,9 +106,5 @@ TRANSLATION_RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 128,
         "learning_rate": 7e-4,
         "warmup": 6.0,
-        "rho": 0.05,
-        "k": 2,
-        "alpha": "adaptive",
-        "reuse_gradients": False,
     },
 }
