@@ -216,7 +216,9 @@ def parse(
 
     def default(of_recipe: dict[str, Any]) -> Kind:
         values = kind(**recipe | of_recipe)
-        return values if named.config is None else command.load(kind, named.config, values)
+        return (
+            values if named.config is None else command.load(kind, named.config, values)
+        )
 
     others = [argument for argument in arguments if argument not in ("-h", "--help")]
     chosen = command.parse(kind, program, others, default({}))

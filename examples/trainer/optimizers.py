@@ -70,7 +70,7 @@ def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
         ends = [round(share * steps) for _, share in stretches(config)]
         if len(ends) == 1 or config.schedule == "constant":
             raise ValueError(
-                "--anneal each needs two or more --phases, and a --schedule that falls; "
+                "--anneal each needs two or more --phases and a --schedule that falls; "
                 f"got {len(ends)} and {config.schedule}"
             )
     if config.schedule == "inverse-sqrt" and warmup == 0:
@@ -82,7 +82,10 @@ def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
             f"epochs; got {config.warmup:g}"
         )
     starts = [warmup, *ends[:-1]]
-    pieces = [anneal(config, steps_per_epoch, *it) for it in zip(starts, ends)]
+    pieces = [
+        anneal(config, steps_per_epoch, start, end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
     if warmup == 0:
         return optax.join_schedules(pieces, starts[1:])
     rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
@@ -150,20 +153,19 @@ def make_member(
     if name == "base":  # with the state that all of them share
         wrapped, k, gradients = lb.lookbehind_sam(base, k=0), 0, 1
     elif name in MEMBERS:
-        parameters = inspect.signature(MEMBERS[name]).parameters
-        options = {
-            option: value
-            for option, value in given(config).items()
-            if option in parameters
-        }
+        known, options = options_of(name), given(config)
+        options = {option: options[option] for option in known & options.keys()}
         if isinstance(config.alpha, str) and "alpha" in options:
             if name == "gsam":
-                raise ValueError(f"--alpha of gsam must be a number; got {config.alpha}")
+                raise ValueError(
+                    f"--alpha of gsam must be a number; got {config.alpha}"
+                )
             options["alpha"] = ALPHAS[config.alpha]
         if config.m is not None:
             options["axis_name"] = "group"
         wrapped = MEMBERS[name](base, **options)
-        k = options.get("k", parameters["k"].default) if "k" in parameters else 1
+        parameters = inspect.signature(MEMBERS[name]).parameters
+        k = options.get("k", parameters["k"].default) if "k" in known else 1
         reuses = options.get("reuse_gradients", True)
         gradients = k + 1 if reuses else max(2 * k, 1)
     else:
@@ -173,6 +175,13 @@ def make_member(
     if config.lookahead:
         wrapped = lb.lookahead(wrapped, config.lookahead, config.lookahead_alpha)
     return wrapped, k, gradients
+
+
+def options_of(name: str) -> set[str]:
+    """The options that an optimizer has."""
+    if name not in MEMBERS:
+        return set()
+    return OPTIONS.keys() & inspect.signature(MEMBERS[name]).parameters.keys()
 
 
 def given(config: RunConfig) -> dict[str, Any]:
@@ -233,12 +242,7 @@ def make_phases(
 def check_options(config: RunConfig) -> None:
     """Refuses what none of the optimizers would use."""
     names = config.optimizers
-    known = {
-        option
-        for name in names
-        if name in MEMBERS
-        for option in inspect.signature(MEMBERS[name]).parameters
-    }
+    known = set().union(*map(options_of, names))
     for option in given(config):
         if option not in known:
             raise ValueError(
