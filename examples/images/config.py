@@ -59,6 +59,8 @@ class Config(Images, RunConfig):
     of the run gets its configuration, log, plots, summary and checkpoints; a run that
     is there already is continued.
 
+    Two examples:
+
     python -m examples.images --optimizer sam --rho 0.1 --epochs 5
 
     python -m examples.images --recipe cifar --seeds 3 --output runs/cifar

@@ -191,10 +191,9 @@ class Shared:
 
 def parameters(studies: list[Shared]) -> dict[str, Distribution]:
     """All that one of the methods searches, in the order in which it was asked for."""
+    order = parse(studies[0].search.space)
     found = {name: it for shared in studies for name, it in shared.method.space.items()}
-    return {
-        name: found[name] for name in parse(studies[0].search.space) if name in found
-    }
+    return {name: found[name] for name in order if name in found}
 
 
 def open_storage(database: Path) -> optuna.storages.RDBStorage:

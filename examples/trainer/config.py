@@ -50,14 +50,14 @@ class Base(Settings):
     Attributes:
       base: base optimizer, sgd, adam, adamw or another of Optax by name.
       learning_rate: of the base optimizer, at its peak.
-      schedule: of the learning rate, "constant", "cosine" (to 0), "step" (divided by
-        10 every `drop_every` epochs) or "inverse-sqrt" (falling with the square root
-        of the steps after the warm-up).
-      drop_every: epochs from one drop of the "step" schedule to the next.
+      schedule: of the learning rate: constant, cosine (to 0), step (every `drop_every`
+        epochs divided by 10) or inverse-sqrt (falling with the square root of the
+        steps after the warm-up).
+      drop_every: epochs from one drop of the step schedule to the next.
       warmup: epochs in which the learning rate grows to its peak.
-      anneal: whether the schedule spans the whole training ("all"), or each of the
-        phases has a schedule of its own ("each"), which spans that phase and starts at
-        the peak. The warm-up belongs to the first phase.
+      anneal: whether the schedule spans all phases, or each of the phases has a
+        schedule of its own, which spans that phase and starts at the peak. The warm-up
+        belongs to the first phase.
       momentum: of sgd.
       nesterov: whether sgd's momentum is Nesterov's.
       betas: β₁ and β₂ of adam and its kin; those of Optax if not given.
@@ -86,12 +86,11 @@ class Optimizer(Settings):
     Attributes:
       optimizer: what wraps the base optimizer: sam, asam, multistep_sam,
         multistep_asam, lookbehind_sam, lookbehind_asam, gsam, wsam or friendly_sam; or
-        "base" for nothing.
+        base for nothing.
       rho: ρ, radius of an ascent step; the optimizer's default if not given.
       k: number of ascent steps; the optimizer's default if not given.
-      alpha: α of Lookbehind, step of the slow weights, a number, "adaptive" or
-        "adaptive-per-tensor"; or of GSAM, a number. The optimizer's default if not
-        given.
+      alpha: α of Lookbehind, step of the slow weights: a number, adaptive or
+        adaptive-per-tensor; or of GSAM: a number. The optimizer's default if not given.
       eta: η of ASAM; its default if not given.
       gamma: γ of WSAM, weight of the sharpness; its default if not given.
       sigma: σ of Friendly SAM, share of the average gradient that the ascent leaves
@@ -99,7 +98,7 @@ class Optimizer(Settings):
       decay: λ of Friendly SAM, decay of the average; its default if not given.
       average: whether multistep optimizers descend along the mean of the gradients.
       pullback: what a step of Lookbehind's slow weights does to the momentum and
-        moments of the base: "none", "pullback" (by α, with the weights) or "reset".
+        moments of the base: none, pullback (by α, with the weights) or reset.
       lookahead: steps between synchronisations of a Lookahead around it all; 0 for
         none.
       lookahead_alpha: step of Lookahead's slow weights.
@@ -216,9 +215,9 @@ def parse(
 
     def default(of_recipe: dict[str, Any]) -> Kind:
         values = kind(**recipe | of_recipe)
-        return (
-            values if named.config is None else command.load(kind, named.config, values)
-        )
+        if named.config is None:
+            return values
+        return command.load(kind, named.config, values)
 
     others = [argument for argument in arguments if argument not in ("-h", "--help")]
     chosen = command.parse(kind, program, others, default({}))

@@ -228,7 +228,7 @@ def make_phases(
         optimizer, k, gradients = make_member(name, config, base)
         phases.append(Phase(name, round(share * steps), optimizer, k, gradients))
     check_options(config)
-    # Friendly SAM's direction has a state, which the others pass on.
+    # Friendly SAM's direction has a state, which the base optimizer passes on.
     init = next(
         (phase.optimizer.init for phase in phases if phase.name == "friendly_sam"),
         phases[0].optimizer.init,
@@ -252,6 +252,11 @@ def check_options(config: RunConfig) -> None:
         raise ValueError(
             f"--phases take the place of --optimizer; got both, {config.optimizer} and "
             f"{' '.join(map(repr, config.phases))}"
+        )
+    if "friendly_sam" in names and not {"friendly_sam", "base"}.issuperset(names):
+        raise ValueError(
+            "--phases can have friendly_sam beside base alone, since its direction has "
+            f"a state; got {', '.join(names)}"
         )
     if config.lookahead == 0 and config.lookahead_alpha != RunConfig.lookahead_alpha:
         raise ValueError("--lookahead-alpha is for a --lookahead of some steps")
