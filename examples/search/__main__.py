@@ -11,7 +11,7 @@ from examples.search import report
 from examples.search.config import Search
 from examples.search.space import make_methods
 from examples.search.study import ENDED
-from examples.search.study import Shared
+from examples.search.study import open_studies
 from examples.search.trials import attempt
 from examples.trainer import command
 from examples.trainer import runs
@@ -51,7 +51,7 @@ def search(settings: Search, others: list[str]) -> None:
     for method in methods:
         Training(method.config, dataset)  # which refuses what can't be trained
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    studies = [Shared(settings, method) for method in methods]
+    studies = open_studies(settings, methods)
     total = sum(shared.trials for shared in studies)
     with tqdm(total=total, desc="search", unit=" trials") as progress:
         for shared in studies:

@@ -16,9 +16,10 @@ from examples.search.space import Distribution
 from examples.search.study import parameters
 from examples.search.study import Shared
 from examples.trainer import command
-from examples.trainer.plots import PALETTE
 
 ACCURACY = "validation accuracy (%)"
+# Of the methods. The colors are Okabe and Ito's.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X<>"
 
 
@@ -31,7 +32,7 @@ def figure(studies: list[Shared]) -> Figure:
     drawn = Figure(figsize=size, layout="constrained")
     panels = list(drawn.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for i, shared in enumerate(studies):
-        color, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         style = {"color": color, "marker": marker}
         draw(panels[0], shared, lambda trial: trial.number, style)
         draw_best(panels[0], shared, color)

@@ -44,7 +44,7 @@ def write(search: Search, studies: list[Shared]) -> None:
         reasons = [trial.user_attrs["reason"] for trial in failed[:1]]
         raise ValueError(f"no trial was completed: {''.join(reasons)}")
     print(
-        f"All trials are in {folder}. To train the winner with fresh seeds:\n"
+        f"\nAll trials are in {folder}. To train the winner with fresh seeds:\n"
         f"python -m examples.images --config {folder / 'winner.json'}"
     )
 

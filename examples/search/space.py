@@ -126,8 +126,11 @@ def distribution(name: str, values: str) -> Distribution:
     if log and low <= 0:
         raise ValueError("must start above 0 on a logarithmic scale")
     hint = get_type_hints(Config)[name]
-    if float in (hint, *get_args(hint)):
+    kinds = (hint, *get_args(hint))
+    if float in kinds:
         return FloatDistribution(low, high, log=log)
+    if int not in kinds:
+        raise ValueError("must list choices, as in base=sgd,adam")
     if not low.is_integer() or not high.is_integer():
         raise ValueError("must be a range of whole numbers")
     return IntDistribution(int(low), int(high), log=log)

@@ -6,6 +6,7 @@ that is running by the database, and whose lock is free, was killed.
 
 from collections.abc import Iterator
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
@@ -30,8 +31,6 @@ from examples.trainer.optimizers import OPTIONS
 DEFAULT_TRIALS = 20
 # What may change from one start of a search to the next; the rest is in the methods.
 FREE = {"config", "methods", "output", "recipe", "trials"}
-
-
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -58,39 +57,40 @@ class Shared:
       study: as Optuna knows it.
     """
 
-    def __init__(self, search: Search, method: Method):
-        """Opens the study in the database of the search's folder, or makes it.
+    def __init__(
+        self,
+        search: Search,
+        method: Method,
+        storage: optuna.storages.RDBStorage,
+        alone: filelock.BaseFileLock,
+    ):
+        """Nothing is written yet.
 
-        Raises:
-          ValueError: if the folder holds another search, or something else.
+        Args:
+          search: what the study is part of.
+          method: what it is about.
+          storage: the database.
+          alone: what to hold while a trial is drawn.
         """
-        self.search, self.method, self.folder = search, method, search.output
+        self.search, self.method = search, method
+        self.storage, self.alone = storage, alone
         # Without a space, all trials would be the same.
         one_each = search.sampler == "grid" or not method.space
         self.points = list(points(method.space)) if one_each else []
         self.trials = len(self.points) or search.trials or DEFAULT_TRIALS
-        self.folder.mkdir(parents=True, exist_ok=True)
-        database = self.folder / "search.db"
-        found = {path.name for path in self.folder.iterdir()} - {"search.lock"}
-        if found and "search.db" not in found:
-            raise ValueError(
-                f"--output {self.folder} holds other files than a search's"
-            )
-        self.alone = filelock.FileLock(self.folder / "search.lock")
-        with self.alone:
-            self.storage = open_storage(database)
-            self.check()
-            self.study = optuna.create_study(
-                storage=self.storage,
-                study_name=method.name,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=make_pruner(search, method),
-            )
-            self.study.set_user_attr("search", self.identity)
-            for point in self.points[len(self.study.get_trials(deepcopy=False)) :]:
-                self.study.enqueue_trial(point)
-            (self.folder / "trials").mkdir(exist_ok=True)
+
+    def begin(self) -> None:
+        """Finds the study in the database, or makes it."""
+        self.study = optuna.create_study(
+            storage=self.storage,
+            study_name=self.method.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=make_pruner(self.search, self.method),
+        )
+        self.study.set_user_attr("search", self.identity)
+        for point in self.points[len(self.study.get_trials(deepcopy=False)) :]:
+            self.study.enqueue_trial(point)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -119,8 +119,8 @@ class Shared:
             ]
             if differences:
                 raise ValueError(
-                    f"--output {self.folder} holds another search; choose another "
-                    f"folder, or delete it: {'; '.join(differences)}"
+                    f"--output {self.search.output} holds another search; choose "
+                    f"another folder, or delete it: {'; '.join(differences)}"
                 )
 
     def of_state(self, *states: TrialState) -> list[FrozenTrial]:
@@ -174,7 +174,7 @@ class Shared:
 
     def path(self, number: int) -> Path:
         """The folder of a trial's run."""
-        return self.folder / "trials" / f"{self.method.name}-{number}"
+        return self.search.output / "trials" / f"{self.method.name}-{number}"
 
     def lock(self, number: int) -> filelock.BaseFileLock:
         """The lock of a trial, which raises `Timeout` if another process has it."""
@@ -187,6 +187,29 @@ class Shared:
         if self.search.sampler == "tpe":
             return optuna.samplers.TPESampler(seed=seed)
         return optuna.samplers.RandomSampler(seed=seed)
+
+
+def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
+    """The studies of all methods, in the database of the search's folder.
+
+    Raises:
+      ValueError: if the folder holds another search, or something else.
+    """
+    folder = search.output
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {path.name for path in folder.iterdir()} - {"search.lock"}
+    if found and "search.db" not in found:
+        raise ValueError(f"--output {folder} holds something else than a search")
+    alone = filelock.FileLock(folder / "search.lock")
+    with alone:
+        storage = open_storage(folder / "search.db")
+        studies = [Shared(search, method, storage, alone) for method in methods]
+        for shared in studies:
+            shared.check()
+        for shared in studies:
+            shared.begin()
+        (folder / "trials").mkdir(exist_ok=True)
+    return studies
 
 
 def parameters(studies: list[Shared]) -> dict[str, Distribution]:
@@ -215,5 +238,5 @@ def make_pruner(search: Search, method: Method) -> optuna.pruners.BasePruner:
     """Compares by epoch, once the learning rate has had time to tell."""
     if not search.prune:
         return optuna.pruners.NopPruner()
-    warmup = method.config.epochs // 3
+    warmup = math.ceil(method.config.epochs / 3)
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)

@@ -158,7 +158,7 @@ def make_member(
         if isinstance(config.alpha, str) and "alpha" in options:
             if name == "gsam":
                 raise ValueError(
-                    f"--alpha of gsam must be a number; got {config.alpha}"
+                    f"--alpha must be a number for gsam; got {config.alpha}"
                 )
             options["alpha"] = ALPHAS[config.alpha]
         if config.m is not None:

@@ -7,9 +7,8 @@ import numpy as np
 
 Record = dict[str, float]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
-TRAINING, TEST = PALETTE[:2]
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
+TRAINING, TEST = "#0072B2", "#D55E00"
 
 # The records' names of the curves in each panel.
 IMAGES = {

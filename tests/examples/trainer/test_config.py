@@ -62,14 +62,8 @@ def test_the_radius_follows_dataset_and_optimizer(recipe, dataset, optimizer, rh
 
 
 def test_a_flag_overrides_the_radius():
-    flags = [
-        "--recipe",
-        "cifar",
-        "--dataset",
-        "cifar100",
-        "--optimizer",
-        "lookbehind_asam",
-    ]
+    flags = ["--recipe", "cifar", "--dataset", "cifar100"]
+    flags += ["--optimizer", "lookbehind_asam"]
     assert parse(*flags).rho == 1.0
     assert parse(*flags, "--rho", "0.3").rho == 0.3
 

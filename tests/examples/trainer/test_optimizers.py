@@ -205,7 +205,7 @@ def test_every_option_is_one_of_an_optimizer_and_of_the_configuration():
         ),
         (
             {"phases": ("friendly_sam until 0.5", "sam until 1")},
-            r"^--phases can have friendly_sam beside base alone.* got friendly_sam, sam$",
+            r"^--phases can have friendly_sam beside base alone.* friendly_sam, sam$",
         ),
         ({"lookahead_alpha": 0.8}, r"^--lookahead-alpha is for a --lookahead of some"),
         ({"phases": ("base until 0.8",)}, r"^the last of --phases must be until 1"),
