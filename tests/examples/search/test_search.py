@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import jax
@@ -123,12 +122,13 @@ def test_all_methods_have_as_many_trials(sampler, tmp_path, quick):
 
 
 def test_a_search_that_continues_draws_what_it_would_have_drawn(tmp_path, quick):
-    settings = dict(space=SPACE, methods=("lookbehind_sam",), prune=False)
+    settings = dict(space=SPACE[:2], methods=("sam",), prune=False)
+    flags = ["--epochs", "1"]
     for trials_until in (4, 11, 12):  # the first ten are random
-        search(tmp_path / "parts", trials=trials_until, **settings)
-    search(tmp_path / "whole", trials=12, **settings)
+        search(tmp_path / "parts", flags, trials=trials_until, **settings)
+    search(tmp_path / "whole", flags, trials=12, **settings)
     params = [
-        [trial.params for trial in trials_of(tmp_path / name, "lookbehind_sam")]
+        [trial.params for trial in trials_of(tmp_path / name, "sam")]
         for name in ("parts", "whole")
     ]
     assert len(params[0]) == 12
@@ -169,25 +169,28 @@ def test_an_epoch_that_is_repeated_is_reported_once(tmp_path, quick, recwarn):
     assert not [warning for warning in recwarn if "reported" in str(warning.message)]
 
 
-def test_two_processes_share_a_search(tmp_path, quick):
-    """As threads, which lock files against each other as processes do."""
-    wrong = []
+def test_another_process_leaves_a_running_trial_alone(tmp_path, quick, monkeypatch):
+    """As a search within the training of another one, which holds the same locks."""
+    settings = dict(sampler="grid", space=GRID, methods=("sam",), prune=False)
+    train, within = quick.run, []
 
-    def work():
-        try:
-            search(tmp_path, sampler="grid", space=(*GRID, "k=2,5"), prune=False)
-        except BaseException as error:
-            wrong.append(error)
+    def run(*arguments):
+        if not within:
+            within.append(1)
+            search(tmp_path, **settings)
+            assert [it.output.name for it in quick.trained] == [
+                "sam-1",
+                "sam-2",
+                "sam-3",
+            ]
+        return train(*arguments)
 
-    workers = [threading.Thread(target=work) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-    assert not wrong
-    points = [(it.learning_rate, it.rho, it.k) for it in quick.trained]
-    assert len(points) == len(set(points)) == 8
-    assert len(trials_of(tmp_path, "lookbehind_sam")) == 8
+    monkeypatch.setattr(trials.runs, "run", run)
+    search(tmp_path, **settings)
+    points = [(it.learning_rate, it.rho) for it in quick.trained]
+    assert len(points) == len(set(points)) == 4
+    done = trials_of(tmp_path, "sam")
+    assert [trial.state for trial in done] == 4 * [TrialState.COMPLETE]
 
 
 def test_hopeless_trials_are_pruned(tmp_path, quick):
@@ -212,10 +215,8 @@ def test_a_failed_trial_has_a_reason_and_ends_nothing(tmp_path, quick, capsys):
         if trial.state == TrialState.FAIL
     ]
     assert failed == [(1, "the loss was nan by step 7"), (3, "TypeError")]
-    assert len(quick.trained) == 6
-    assert "| sam | 6, 2 failed | 85.00 |" in capsys.readouterr().out.replace(
-        "90.00", "85.00"
-    )
+    assert len(quick.trained) == 4
+    assert "| sam | 4, 2 failed | 90.00 |" in capsys.readouterr().out
     table = (tmp_path / "search/search.md").read_text()
     assert "failed: the loss was nan by step 7 |" in table
 
@@ -272,12 +273,10 @@ def test_the_report_has_a_table_and_a_picture(tmp_path, picture, capsys):
     assert head == (
         "| method | trials | validation accuracy (%) | --learning-rate | --rho |"
     )
-    assert rows[1:3] == [
-        "| base | 2 | 90.00 | 0.1 |  |",
-        "| sam | 6 | 90.00 | 0.1 | 0.05 |",
-    ]
+    assert rows[1] == "| base | 2 | 90.00 | 0.1 |  |"
+    assert rows[2] == "| sam | 4 | 90.00 | 0.1 | 0.05 |"
     table = (tmp_path / "search/search.md").read_text()
-    assert len(re.findall(r"^\| sam \| \d \| \d\d\.\d\d \| 0\.", table, re.M)) == 4
+    assert len(re.findall(r"^\| sam \| \d \| \d\d\.\d\d \| 0\.", table, re.M)) == 5
     assert (tmp_path / "search/search.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -287,7 +286,7 @@ def test_the_report_has_a_table_and_a_picture(tmp_path, picture, capsys):
         ({"space": (*GRID, "momentum=0.8,0.9")}, FLAGS, r"the search's space .* there"),
         ({"seed": 1}, FLAGS, r"the search's seed 0 there, 1 here$"),
         ({}, ["--epochs", "7"], r"epochs 3 there, 7 here$"),
-        ({"methods": ("base",)}, ["--epochs", "7"], r"epochs 3 there, 7 here$"),
+        ({"methods": ("asam",)}, ["--epochs", "7"], r"epochs 3 there, 7 here$"),
     ],
 )
 def test_a_database_of_another_search_is_refused(
