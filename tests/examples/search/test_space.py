@@ -165,7 +165,7 @@ def test_all_that_is_wrong_has_a_line():
         (
             {"space": ("rho=0.1:0.2", "k=1:2"), "sampler": "grid"},
             [],
-            r"^--sampler grid needs choices, as in k=2,5; --space rho is a r.*\n.* k is",
+            r"^--sampler grid needs choices, as in k=2,5; --space rho is.*\n.* k is",
         ),
         ({}, ["--validation", "0"], r"^--validation must be greater than 0: it scores"),
         ({}, ["--output", "runs/x"], r"^--output can't follow `--`"),
