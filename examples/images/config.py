@@ -13,7 +13,9 @@ from examples.trainer.config import Share
 from examples.trainer.paths import DataFolder
 from examples.trainer.paths import InputFile
 
-Recipe = Literal["digits", "cifar", "official", "asam", "imagenet", "vit"]
+Recipe = Literal[
+    "digits", "cifar", "official", "table-8", "asam", "late", "imagenet", "vit"
+]
 
 
 @settings
@@ -68,11 +70,38 @@ class Config(Images, RunConfig):
       python -m examples.images --optimizer sam --rho 0.1 --seeds 5 --output runs/sam
     """
 
+    def of_recipe(self) -> dict[str, Any]:
+        """The ρ for dataset and optimizers, and the paper's adaptive α."""
+        if self.recipe == "digits":
+            return {}
+        found: dict[str, Any] = {"rho": radius(self.dataset, self.optimizers)}
+        if self.looks_behind and self.recipe in MORDIDO:
+            found["alpha"] = "adaptive"
+        return found
 
-# Each overrides defaults of Config; flags override both.
-#
-# The radii, k and adaptive α of Lookbehind are those which the official code's README
-# runs; for a fixed α, it says that the paper tried 0.2, 0.5 and 0.8.
+
+# Mordido et al. 2024, Appendix A.4: the default ρ of SAM and its kin, and of ASAM's.
+# Those for CIFAR are also Kwon et al.'s (2021, Section 5).
+RADII = {
+    "cifar10": {"sam": 0.05, "asam": 0.5},
+    "cifar100": {"sam": 0.1, "asam": 1.0},
+    "imagenet2012": {"sam": 0.05, "asam": 1.0},
+}
+
+
+def radius(dataset: str, optimizers: tuple[str, ...]) -> float | None:
+    """The default ρ, if they have one in common."""
+    climbing = [name for name in optimizers if name != "base"]
+    kin = {"asam" if name.endswith("asam") else "sam" for name in climbing}
+    return RADII.get(dataset, {}).get(kin.pop()) if len(kin) == 1 else None
+
+
+# Recipes of the paper, with the adaptive α; for a fixed one, Appendix A.4 searches α in
+# {0.2, 0.5, 0.8} together with k.
+MORDIDO = ("cifar", "official", "table-8", "imagenet", "vit")
+
+# Each overrides defaults of Config, and `Config.of_recipe` adds ρ and α. Flags override
+# both.
 RECIPES: dict[str, dict[str, Any]] = {
     # A minute on two CPU cores.
     "digits": {},
@@ -87,9 +116,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "drop_every": 50,
         "weight_decay": 1e-4,
-        "rho": 0.05,
-        "k": 2,
-        "alpha": "adaptive",
     },
     # example_cifar.py of the official code, whose weight decay isn't the paper's.
     "official": {
@@ -101,12 +127,22 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "drop_every": 50,
         "weight_decay": 5e-4,
-        "rho": 0.05,
-        "k": 2,
-        "alpha": "adaptive",
+    },
+    # Mordido et al. 2024, Table 8: cosine schedule, label smoothing and 5 seeds. The
+    # rest is as in "asam".
+    "table-8": {
+        "dataset": "cifar100",
+        "model": "wrn-28-10",
+        "epochs": 200,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.1,
+        "seeds": 5,
     },
     # Kwon et al. 2021 (ASAM), Section 5: cosine schedule, label smoothing 0.1, weight
-    # decay 5e-4; the stronger recipe of Mordido et al. 2024, Table 8.
+    # decay 5e-4.
     "asam": {
         "dataset": "cifar10",
         "model": "wrn-16-8",
@@ -117,6 +153,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "label_smoothing": 0.1,
         "optimizer": "asam",
+    },
+    # SGD, and sharpness-aware steps late in training alone: as good as all the way at a
+    # fraction of the gradients (Zhou et al. 2025, on this network), if the late phase
+    # owns a whole anneal (Temperon 2026).
+    "late": {
+        "dataset": "cifar10",
+        "model": "wrn-16-8",
+        "epochs": 200,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 5e-4,
+        "phases": ("base until 0.7", "lookbehind_sam until 1"),
+        "anneal": "each",
     },
     # Mordido et al. 2024, Section 4.2: SGD, learning rate divided by 10 every 30
     # epochs.
@@ -129,9 +179,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "drop_every": 30,
         "weight_decay": 1e-4,
-        "rho": 0.05,
-        "k": 2,
-        "alpha": "adaptive",
     },
     # Mordido et al. 2024, Section 4.2: a ViT-B/16 fine-tuned by SGD. Schedule and
     # weight decay are those of Dosovitskiy et al. 2021 (ViT), Appendix B.1.1. Needs
@@ -144,8 +191,5 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 0.001,
         "schedule": "cosine",
         "weight_decay": 0.0,
-        "rho": 0.05,
-        "k": 2,
-        "alpha": "adaptive",
     },
 }

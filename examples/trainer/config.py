@@ -1,4 +1,4 @@
-"""What all training runs are told: by flags, by a file, or by a recipe."""
+"""Settings of all training runs: from flags, from a file, and from a recipe."""
 
 import argparse
 from pathlib import Path
@@ -53,13 +53,14 @@ class Base(Settings):
     Attributes:
       base: base optimizer, sgd, adam, adamw or another of Optax by name.
       learning_rate: of the base optimizer, at its peak.
-      schedule: of the learning rate, "constant", "cosine" (to 0), "step" (divided by
-        10 every `drop_every` epochs) or "inverse-sqrt" (falling with the square root
-        of the steps after the warm-up).
-      drop_every: epochs from one drop of the "step" schedule to the next.
+      schedule: of the learning rate: constant, cosine (to 0), step (every `drop_every`
+        epochs divided by 10) or inverse-sqrt (falling with the square root of the
+        steps after the warm-up).
+      drop_every: epochs from one drop of the step schedule to the next.
       warmup: epochs in which the learning rate grows to its peak.
-      anneal: whether the schedule spans all of the training, or starts again in each
-        of the phases ("each"), at the peak and without a warm-up.
+      anneal: whether the schedule spans all phases, or each of the phases has a
+        schedule of its own, which spans that phase and starts at the peak. The warm-up
+        belongs to the first phase.
       momentum: of sgd.
       nesterov: whether sgd's momentum is Nesterov's.
       betas: β₁ and β₂ of adam and its kin; those of Optax if not given.
@@ -86,21 +87,28 @@ class Optimizer(Settings):
     """The sharpness-aware optimizer around the base.
 
     Attributes:
-      optimizer: what wraps the base optimizer, a name of this library (sam,
-        lookbehind_sam, ...), or "base" for nothing.
+      optimizer: what wraps the base optimizer: sam, asam, multistep_sam,
+        multistep_asam, lookbehind_sam, lookbehind_asam, gsam, wsam or friendly_sam; or
+        base for nothing.
       rho: ρ, radius of an ascent step; the optimizer's default if not given.
       k: number of ascent steps; the optimizer's default if not given.
-      alpha: α, step of the slow weights, a number, "adaptive" or
-        "adaptive-per-tensor"; the optimizer's default if not given.
+      alpha: α of Lookbehind, step of the slow weights: a number, adaptive or
+        adaptive-per-tensor; or of GSAM: a number. The optimizer's default if not given.
       eta: η of ASAM; its default if not given.
+      gamma: γ of WSAM, weight of the sharpness; its default if not given.
+      sigma: σ of Friendly SAM, share of the average gradient that the ascent leaves
+        out; its default if not given.
+      decay: λ of Friendly SAM, decay of the average; its default if not given.
       average: whether multistep optimizers descend along the mean of the gradients.
+      pullback: what a step of Lookbehind's slow weights does to the momentum and
+        moments of the base: none, pullback (by α, with the weights) or reset.
       lookahead: steps between synchronisations of a Lookahead around it all; 0 for
         none.
       lookahead_alpha: step of Lookahead's slow weights.
       m: size of the groups of m-SAM; by default the batch is one group.
       switch_minibatches: whether each inner step has a minibatch of its own.
-      reuse_gradients: whether an ascent reuses the gradient before it; without, a step
-        takes 2k gradients.
+      reuse_gradients: whether an ascent of Lookbehind reuses the gradient before it;
+        without, a step takes 2k gradients.
       phases: optimizers one after the other, in place of `optimizer`. Two of them are
         'base until 0.8' 'sam until 1', where the numbers are shares of all steps.
     """
@@ -110,7 +118,11 @@ class Optimizer(Settings):
     k: Ascents | None = None
     alpha: NonNegativeFloat | Literal["adaptive", "adaptive-per-tensor"] | None = None
     eta: NonNegativeFloat | None = None
+    gamma: Share | None = None
+    sigma: NonNegativeFloat | None = None
+    decay: Share | None = None
     average: bool = False
+    pullback: Literal["none", "pullback", "reset"] = "none"
     lookahead: NonNegativeInt = 0
     lookahead_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     m: PositiveInt | None = None
@@ -161,12 +173,27 @@ class Files(Settings):
 
 @settings
 class RunConfig(Training, Base, Optimizer, Devices, Files):
-    """What all training runs are told."""
+    """Settings of all training runs."""
 
     @property
     def dtype(self) -> jnp.dtype:
         """Of the computation."""
         return jnp.dtype({"fp32": "float32", "bf16": "bfloat16"}[self.precision])
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """Names of those that train, one after the other."""
+        names = tuple(phase.partition(" until ")[0] for phase in self.phases)
+        return names or (self.optimizer,)
+
+    @property
+    def looks_behind(self) -> bool:
+        """Whether a Lookbehind is among the optimizers."""
+        return any(name.startswith("lookbehind") for name in self.optimizers)
+
+    def of_recipe(self) -> dict[str, Any]:
+        """What the recipe sets for these optimizers, beside its fixed values."""
+        return {}
 
 
 Kind = TypeVar("Kind", bound=RunConfig)
@@ -180,14 +207,21 @@ def parse(
 ) -> Kind:
     """Reads flags; they override the file, and the file the recipe.
 
-    So the defaults that `--help` shows are those of the recipe and the file.
+    So the defaults that `--help` shows are those of the recipe and the file, for the
+    optimizers that the other flags name.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", default=next(iter(recipes)))
     first.add_argument("--config", type=Path)
     named, _ = first.parse_known_args(arguments)
-    told: dict[str, Any] = {"recipe": named.recipe, **recipes.get(named.recipe, {})}
-    default = kind(**told)
-    if named.config is not None:
-        default = command.load(kind, named.config, default)
-    return command.parse(kind, program, arguments, default)
+    recipe = {"recipe": named.recipe, **recipes.get(named.recipe, {})}
+
+    def default(of_recipe: dict[str, Any]) -> Kind:
+        values = kind(**recipe | of_recipe)
+        if named.config is None:
+            return values
+        return command.load(kind, named.config, values)
+
+    others = [argument for argument in arguments if argument not in ("-h", "--help")]
+    chosen = command.parse(kind, program, others, default({}))
+    return command.parse(kind, program, arguments, default(chosen.of_recipe()))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from examples.trainer.command import flag
 from examples.trainer.config import RunConfig
 import lookbehind_optax as lb
 
@@ -19,6 +20,22 @@ MEMBERS = {
     "multistep_asam": lb.multistep_asam,
     "lookbehind_sam": lb.lookbehind_sam,
     "lookbehind_asam": lb.lookbehind_asam,
+    "gsam": lb.gsam,
+    "wsam": lb.wsam,
+    "friendly_sam": lb.friendly_sam,
+}
+# What an optimizer gets if its signature has it, and what the flag is where not given.
+OPTIONS: dict[str, Any] = {
+    "rho": None,
+    "k": None,
+    "alpha": None,
+    "eta": None,
+    "gamma": None,
+    "sigma": None,
+    "decay": None,
+    "average": False,
+    "pullback": "none",
+    "reuse_gradients": True,
 }
 ALPHAS = {
     "adaptive": lb.adaptive_alpha(),
@@ -46,30 +63,53 @@ class Phase(NamedTuple):
 
 def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
-    peak, steps = config.learning_rate, config.epochs * steps_per_epoch
-    if config.warmup > config.epochs:
+    steps = config.epochs * steps_per_epoch
+    warmup = round(config.warmup * steps_per_epoch)
+    ends = [steps]
+    if config.anneal == "each":
+        ends = [round(share * steps) for _, share in stretches(config)]
+        if len(ends) == 1 or config.schedule == "constant":
+            raise ValueError(
+                "--anneal each needs two or more --phases and a --schedule that falls; "
+                f"got {len(ends)} and {config.schedule}"
+            )
+    if config.schedule == "inverse-sqrt" and warmup == 0:
+        raise ValueError("--schedule inverse-sqrt needs a --warmup of some steps")
+    if warmup > ends[0]:
+        within = "--epochs" if ends == [steps] else "the first of --phases"
         raise ValueError(
-            f"--warmup must be at most the --epochs, {config.epochs}; "
-            f"got {config.warmup:g}"
+            f"--warmup must end within {within}, of {ends[0] / steps_per_epoch:g} "
+            f"epochs; got {config.warmup:g}"
         )
+    starts = [warmup, *ends[:-1]]
+    pieces = [
+        anneal(config, steps_per_epoch, start, end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    if warmup == 0:
+        return optax.join_schedules(pieces, starts[1:])
+    rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
+    return optax.join_schedules([rise, *pieces], starts)
+
+
+def anneal(
+    config: RunConfig, steps_per_epoch: int, start: int, end: int
+) -> optax.Schedule:
+    """The learning rate from its peak at step `start` on, by steps after it."""
+    peak = config.learning_rate
     warmup = round(config.warmup * steps_per_epoch)
     if config.schedule == "constant":
-        schedule = optax.constant_schedule(peak)
-    elif config.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(peak, max(1, steps - warmup))
-    elif config.schedule == "step":
-        drops = range(config.drop_every, config.epochs, config.drop_every)
-        # Epochs are counted from the start, with the warm-up.
-        boundaries = {epoch * steps_per_epoch - warmup: 0.1 for epoch in drops}
-        schedule = optax.piecewise_constant_schedule(peak, boundaries)
-    elif warmup > 0:
-        schedule = functools.partial(inverse_sqrt, peak, warmup)
-    else:
-        raise ValueError("--schedule inverse-sqrt needs a --warmup of some steps")
-    if warmup == 0:
-        return schedule
-    rise = optax.linear_schedule(0.0, peak, warmup)
-    return optax.join_schedules([rise, schedule], [warmup])
+        return optax.constant_schedule(peak)
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(peak, max(1, end - start))
+    if config.schedule == "inverse-sqrt":
+        return functools.partial(inverse_sqrt, peak, warmup)
+    drops = range(config.drop_every, config.epochs, config.drop_every)
+    # Epochs are counted from the start of a phase, with the warm-up.
+    risen = start if start == warmup else 0
+    return optax.piecewise_constant_schedule(
+        peak, {epoch * steps_per_epoch - risen: 0.1 for epoch in drops}
+    )
 
 
 def inverse_sqrt(peak: float, warmup: int, count: jax.typing.ArrayLike) -> jax.Array:
@@ -118,31 +158,19 @@ def make_member(
     if name == "base":  # with the state that all of them share
         wrapped, k, gradients = lb.lookbehind_sam(base, k=0), 0, 1
     elif name in MEMBERS:
-        alpha: Any = config.alpha
-        if isinstance(alpha, str):
-            if alpha not in ALPHAS:
+        known, options = options_of(name), given(config)
+        options = {option: options[option] for option in known & options.keys()}
+        if isinstance(config.alpha, str) and "alpha" in options:
+            if name == "gsam":
                 raise ValueError(
-                    f"--alpha must be a number or one of {', '.join(ALPHAS)}; "
-                    f"got {alpha}"
+                    f"--alpha must be a number for gsam; got {config.alpha}"
                 )
-            alpha = ALPHAS[alpha]
-        options = {
-            "rho": config.rho,
-            "k": config.k,
-            "alpha": alpha,
-            "eta": config.eta,
-            "average": config.average or None,
-            "reuse_gradients": config.reuse_gradients,
-            "axis_name": None if config.m is None else "group",
-        }
-        parameters = inspect.signature(MEMBERS[name]).parameters
-        options = {
-            option: value
-            for option, value in options.items()
-            if value is not None and option in parameters
-        }
+            options["alpha"] = ALPHAS[config.alpha]
+        if config.m is not None:
+            options["axis_name"] = "group"
         wrapped = MEMBERS[name](base, **options)
-        k = options.get("k", parameters["k"].default) if "k" in parameters else 1
+        parameters = inspect.signature(MEMBERS[name]).parameters
+        k = options.get("k", parameters["k"].default) if "k" in known else 1
         reuses = options.get("reuse_gradients", True)
         gradients = k + 1 if reuses else max(2 * k, 1)
     else:
@@ -154,15 +182,29 @@ def make_member(
     return wrapped, k, gradients
 
 
-def make_phases(
-    config: RunConfig, base: optax.GradientTransformation, steps_per_epoch: int
-) -> list[Phase]:
-    """What trains, and until which step; one phase unless told otherwise."""
-    steps = config.epochs * steps_per_epoch
-    told = config.phases or (f"{config.optimizer} until 1",)
-    phases = []
+def options_of(name: str) -> set[str]:
+    """The options that an optimizer has."""
+    if name not in MEMBERS:
+        return set()
+    return OPTIONS.keys() & inspect.signature(MEMBERS[name]).parameters.keys()
+
+
+def given(config: RunConfig) -> dict[str, Any]:
+    """Options of the optimizers that aren't left at their defaults."""
+    return {
+        option: getattr(config, option)
+        for option, default in OPTIONS.items()
+        if getattr(config, option) != default
+    }
+
+
+def stretches(config: RunConfig) -> list[tuple[str, float]]:
+    """The optimizers, and the share of all steps at which each ends."""
+    if not config.phases:
+        return [(config.optimizer, 1.0)]
+    found: list[tuple[str, float]] = []
     share = 0.0
-    for phase in told:
+    for phase in config.phases:
         name, _, end = phase.partition(" until ")
         try:
             before, share = share, float(end)
@@ -171,26 +213,55 @@ def make_phases(
         if not before < share <= 1:
             raise ValueError(
                 "--phases must look like 'base until 0.8' 'sam until 1', with growing "
-                f"shares of all steps; got {' '.join(map(repr, told))}"
+                f"shares of all steps; got {' '.join(map(repr, config.phases))}"
             )
+        found.append((name, share))
+    if share != 1:
+        raise ValueError(
+            f"the last of --phases must be until 1; got {config.phases[-1]!r}"
+        )
+    return found
+
+
+def make_phases(
+    config: RunConfig, base: optax.GradientTransformation, steps_per_epoch: int
+) -> list[Phase]:
+    """What trains, and until which step; one phase unless `phases` has more."""
+    steps = config.epochs * steps_per_epoch
+    phases = []
+    for name, share in stretches(config):
         optimizer, k, gradients = make_member(name, config, base)
         phases.append(Phase(name, round(share * steps), optimizer, k, gradients))
-    if share != 1:
-        raise ValueError(f"the last of --phases must be until 1; got {told[-1]!r}")
-    check_options(config, [phase.name for phase in phases])
-    return phases
+    check_options(config)
+    # Friendly SAM's direction has a state, which the base optimizer passes on.
+    init = next(
+        (phase.optimizer.init for phase in phases if phase.name == "friendly_sam"),
+        phases[0].optimizer.init,
+    )
+    return [
+        phase._replace(optimizer=phase.optimizer._replace(init=init))
+        for phase in phases
+    ]
 
 
-def check_options(config: RunConfig, names: list[str]) -> None:
+def check_options(config: RunConfig) -> None:
     """Refuses what none of the optimizers would use."""
-    known = {
-        option
-        for name in names
-        if name in MEMBERS
-        for option in inspect.signature(MEMBERS[name]).parameters
-    }
-    for option in ("rho", "k", "alpha", "eta", "average"):
-        if getattr(config, option) not in (None, False) and option not in known:
+    names = config.optimizers
+    known = set().union(*map(options_of, names))
+    for option in given(config):
+        if option not in known:
             raise ValueError(
-                f"--{option} is for other optimizers than {', '.join(names)}"
+                f"{flag(option)} is for other optimizers than {', '.join(names)}"
             )
+    if config.phases and config.optimizer != RunConfig.optimizer:
+        raise ValueError(
+            f"--phases take the place of --optimizer; got both, {config.optimizer} and "
+            f"{' '.join(map(repr, config.phases))}"
+        )
+    if "friendly_sam" in names and not {"friendly_sam", "base"}.issuperset(names):
+        raise ValueError(
+            "--phases can have friendly_sam beside base alone, since its direction has "
+            f"a state; got {', '.join(names)}"
+        )
+    if config.lookahead == 0 and config.lookahead_alpha != RunConfig.lookahead_alpha:
+        raise ValueError("--lookahead-alpha is for a --lookahead of some steps")

@@ -37,6 +37,8 @@ class Phased:
       shapes: of the state's arrays, with their places.
       places: of the state's arrays.
       scans: whether several steps are one call.
+      train_step: from a phase to its jitted step.
+      scan: from a phase to several steps as one call.
     """
 
     unit: str
@@ -62,6 +64,9 @@ class Phased:
                 )
             self.batch = (*ks, config.batch_size)
         self.examples_per_step = math.prod(self.batch)
+        # Of this training, so that its programs go with it.
+        self.train_step = functools.cache(self.make_step)
+        self.scan = functools.cache(self.make_scan)
 
     def plan(self, examples: int) -> None:
         """Lays out steps, schedule and phases for a number of training examples."""
@@ -118,15 +123,13 @@ class Phased:
             start = end
         return state
 
-    @functools.cache  # noqa: B019 a training lives as long as the program
-    def train_step(self, phase: Phase) -> Callable[..., Any]:
+    def make_step(self, phase: Phase) -> Callable[..., Any]:
         """The jitted step of a phase."""
         return jax.jit(
             self.pure_step(phase), donate_argnums=0, out_shardings=self.places
         )
 
-    @functools.cache  # noqa: B019
-    def scan(self, phase: Phase) -> Callable[..., Any]:
+    def make_scan(self, phase: Phase) -> Callable[..., Any]:
         """Steps of a phase, without a word between device and host."""
         step = self.pure_step(phase)
 

@@ -110,8 +110,21 @@ def main(
         train(config)
 
 
-def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
-    """Trains in `folder`, from where a run there stands, and returns its summary."""
+def run(
+    config: RunConfig,
+    training: Training,
+    folder: Path,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Trains in `folder`, from where a run there stands, and returns its summary.
+
+    Args:
+      config: of the run.
+      training: what it does.
+      folder: of the run.
+      on_record: gets the record of each epoch that is trained here; what it raises ends
+        the run.
+    """
     fingerprint = getattr(training, "fingerprint", {})
     files = getattr(training, "files", {})
     summary, log = folder / "summary.json", folder / "log.jsonl"
@@ -130,7 +143,12 @@ def run(config: RunConfig, training: Training, folder: Path) -> dict[str, Any]:
                 folders.say(f"no checkpoint in {folder}: starting at the first step")
             saved = Saved(training.init(), [], 0.0)
         with logs.opened(config, folder, saved.records) as append:
-            loop = Loop(training, checkpoints, append, folder.name)
+
+            def log_record(record):
+                append(record)
+                on_record(record)
+
+            loop = Loop(training, checkpoints, log_record, folder.name)
             saved = loop.train(saved, config.save_every or training.steps_per_epoch)
         return summarise(config, training, saved, summary)
 

@@ -13,17 +13,11 @@ from safetensors.numpy import save_file
 from examples.images import data
 from examples.images.__main__ import report
 from examples.images.config import Config
-from examples.images.config import RECIPES
 from examples.images.models import MODELS
 from examples.images.models import VisionTransformer
 from examples.images.training import Training
-from examples.trainer import command
-from examples.trainer import config as configuration
 from examples.trainer import plots
 from examples.trainer import runs
-from examples.trainer.optimizers import make_base
-from examples.trainer.optimizers import make_phases
-from examples.trainer.optimizers import make_schedule
 from tests.examples.images.test_models import make_tensors
 
 SMALL = {"epochs": 2, "batch_size": 128, "weight_decay": 1e-4}
@@ -41,10 +35,6 @@ def digits():
     return data.load("digits")
 
 
-def parse(arguments):
-    return configuration.parse(Config, RECIPES, "examples.images", arguments)
-
-
 def train(config, dataset, folder):
     return runs.run(config, Training(config, dataset), folder)
 
@@ -52,67 +42,15 @@ def train(config, dataset, folder):
 # What it is told.
 
 
-def test_flags_override_the_file_and_the_file_the_recipe(tmp_path):
-    told = parse(["--recipe", "cifar", "--k", "5"])
-    assert (told.model, told.weight_decay, told.k) == ("resnet34", 1e-4, 5)
-    command.save(told, tmp_path / "config.json")
-    file = ["--config", str(tmp_path / "config.json")]
-    again = parse([*file, "--alpha", "adaptive"])
-    assert again == replace(told, alpha="adaptive", config=tmp_path / "config.json")
-
-
-def test_every_recipe_is_a_configuration():
-    for recipe in RECIPES:
-        assert parse(["--recipe", recipe]).recipe == recipe
-
-
-def test_schedules():
-    told = Config(learning_rate=0.05, epochs=6)
-    step = make_schedule(replace(told, schedule="step", drop_every=2), 10)
-    rates = [float(step(i)) for i in (0, 19, 20, 39, 40, 59)]
-    np.testing.assert_allclose(rates, [0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4], rtol=1e-6)
-    cosine = make_schedule(replace(told, warmup=1.0), 10)
-    rates = [float(cosine(i)) for i in (0, 5, 10, 35, 60)]
-    np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025, 0], atol=1e-8)
-    root = make_schedule(
-        Config(learning_rate=0.05, schedule="inverse-sqrt", epochs=9, warmup=2.0), 10
-    )
-    rates = [float(root(i)) for i in (0, 10, 20, 80)]
-    np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025], atol=1e-8)
-
-
-def test_phases_end_where_told_and_cost_what_they_cost():
-    config = Config(
-        epochs=10,
-        k=3,
-        phases=("base until 0.5", "sam until 0.8", "lookbehind_sam until 1"),
-    )
-    phases = make_phases(config, make_base(config, 0.1), 10)
-    assert [(p.name, p.until, p.gradients) for p in phases] == [
-        ("base", 50, 1),
-        ("sam", 80, 2),
-        ("lookbehind_sam", 100, 4),
-    ]
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"optimizer": "sma"}, r"^--optimizer must be base or one of sam, .* got sma"),
-        ({"base": "nothing"}, r"^--base must name an optimizer of Optax.* got nothing"),
-        ({"alpha": "half"}, r"^--alpha must be a number or one of adaptive"),
-        ({"optimizer": "sam", "k": 3}, r"^--k is for other optimizers than sam"),
-        ({"optimizer": "sam", "eta": 0.1}, r"^--eta is for other optimizers than sam"),
-        ({"phases": ("base until 0.8",)}, r"^the last of --phases must be until 1"),
-        ({"phases": ("base", "sam until 1")}, r"^--phases must look like"),
-        ({"phases": ("base until 1", "sam until 0.5")}, r"^--phases must look like"),
         ({"model": "resnet"}, r"^--model must be one of"),
         ({"batch_size": 10**6}, r"^--batch-size is too large"),
         ({"mesh": ("data=3",)}, r"^--mesh must be of all 8 devices.* got 'data=3'"),
         ({"mesh": ("data",)}, r"^--mesh must look like .* got 'data'"),
         ({"mesh": ("data=8",), "batch_size": 12}, r"^--batch-size must be a multiple"),
         ({"pretrained": "x"}, r"^--pretrained is for ViTs; got --model convnet"),
-        ({"schedule": "inverse-sqrt"}, r"^--schedule inverse-sqrt needs a --warmup"),
     ],
 )
 def test_what_it_refuses(values, message, digits):

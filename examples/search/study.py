@@ -1,0 +1,242 @@
+"""A study in a database that processes share; a trial that was killed is resumed.
+
+A process that works on a trial holds its lock, which ends with the process. So a trial
+that is running by the database, and whose lock is free, was killed.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import sqlalchemy.exc
+
+from examples.search.config import Search
+from examples.search.space import Distribution
+from examples.search.space import Method
+from examples.search.space import parse
+from examples.search.space import points
+from examples.search.space import suggest
+from examples.trainer import command
+from examples.trainer import runs
+from examples.trainer.optimizers import OPTIONS
+
+DEFAULT_TRIALS = 20
+# What may change from one start of a search to the next; the rest is in the methods.
+FREE = {"config", "methods", "output", "recipe", "trials"}
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Claimed(NamedTuple):
+    """A trial for this process alone.
+
+    Attributes:
+      trial: of the study.
+      params: its values.
+      folder: of its run.
+    """
+
+    trial: optuna.Trial
+    params: dict[str, Any]
+    folder: Path
+
+
+class Shared:
+    """One method's study.
+
+    Attributes:
+      method: what it is about.
+      trials: how many it is to have.
+      study: as Optuna knows it.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        method: Method,
+        storage: optuna.storages.RDBStorage,
+        alone: filelock.BaseFileLock,
+    ):
+        """Nothing is written yet.
+
+        Args:
+          search: what the study is part of.
+          method: what it is about.
+          storage: the database.
+          alone: what to hold while a trial is drawn.
+        """
+        self.search, self.method = search, method
+        self.storage, self.alone = storage, alone
+        # Without a space, all trials would be the same.
+        one_each = search.sampler == "grid" or not method.space
+        self.points = list(points(method.space)) if one_each else []
+        self.trials = len(self.points) or search.trials or DEFAULT_TRIALS
+
+    def begin(self) -> None:
+        """Finds the study in the database, or makes it."""
+        self.study = optuna.create_study(
+            storage=self.storage,
+            study_name=self.method.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=make_pruner(self.search, self.method),
+        )
+        self.study.set_user_attr("search", self.identity)
+        for point in self.points[len(self.study.get_trials(deepcopy=False)) :]:
+            self.study.enqueue_trial(point)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What may not change while the search lasts."""
+        search = command.as_json(self.search)
+        config = command.as_json(self.method.config)
+        ours = {f"the search's {name}": search[name] for name in search.keys() - FREE}
+        return ours | {name: config[name] for name in config.keys() - runs.FREE}
+
+    def check(self) -> None:
+        """Compares this search with the one in the database.
+
+        Raises:
+          ValueError: if they differ; with what differs.
+        """
+        ours = self.identity
+        for summary in optuna.get_all_study_summaries(self.storage):
+            theirs = summary.user_attrs.get("search", ours)
+            names = ours.keys() | theirs.keys()
+            if summary.study_name != self.method.name:
+                names -= {"optimizer", *OPTIONS}
+            differences = [
+                f"{name} {theirs.get(name)} there, {ours.get(name)} here"
+                for name in sorted(names)
+                if theirs.get(name) != ours.get(name)
+            ]
+            if differences:
+                raise ValueError(
+                    f"--output {self.search.output} holds another search; choose "
+                    f"another folder, or delete it: {'; '.join(differences)}"
+                )
+
+    def of_state(self, *states: TrialState) -> list[FrozenTrial]:
+        """Trials in the order of their numbers."""
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The trial of the highest accuracy, if one is complete."""
+        complete = self.of_state(TrialState.COMPLETE)
+        return self.study.best_trial if complete else None
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[Claimed | None]:
+        """Yields a trial that no living process has, while this one holds its lock.
+
+        It is one that was killed, or else a new one; None if there are enough.
+        """
+        with contextlib.ExitStack() as held:
+            with self.alone:
+                trial = self.killed(held) or self.new(held)
+            yield trial
+
+    def killed(self, held: contextlib.ExitStack) -> Claimed | None:
+        """A trial that ended with its process; its run continues."""
+        for frozen in self.of_state(TrialState.RUNNING):
+            with contextlib.suppress(filelock.Timeout):
+                held.enter_context(self.lock(frozen.number))
+                self.study.sampler = self.make_sampler(frozen.number)
+                number = self.storage.get_trial_id_from_study_id_trial_number(
+                    self.storage.get_study_id_from_name(self.method.name), frozen.number
+                )
+                return self.claimed(optuna.Trial(self.study, number))
+        return None
+
+    def new(self, held: contextlib.ExitStack) -> Claimed | None:
+        """The next of a grid's, or one of the sampler's."""
+        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+        if TrialState.WAITING not in states and len(states) >= self.trials:
+            return None
+        self.study.sampler = self.make_sampler(len(states))
+        trial = self.study.ask()
+        held.enter_context(self.lock(trial.number))
+        return self.claimed(trial)
+
+    def claimed(self, trial: optuna.Trial) -> Claimed:
+        """A trial with its values."""
+        space = self.method.space
+        params = {name: suggest(trial, name, values) for name, values in space.items()}
+        return Claimed(trial, params, self.path(trial.number))
+
+    def path(self, number: int) -> Path:
+        """The folder of a trial's run."""
+        return self.search.output / "trials" / f"{self.method.name}-{number}"
+
+    def lock(self, number: int) -> filelock.BaseFileLock:
+        """The lock of a trial, which raises `Timeout` if another process has it."""
+        return filelock.FileLock(f"{self.path(number)}.lock", timeout=0)
+
+    def make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler of a trial, whatever process draws it; alike for all methods."""
+        entropy = np.random.SeedSequence([self.search.seed, number])
+        seed = int(entropy.generate_state(1)[0])
+        if self.search.sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
+    """The studies of all methods, in the database of the search's folder.
+
+    Raises:
+      ValueError: if the folder holds another search, or something else.
+    """
+    folder = search.output
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {path.name for path in folder.iterdir()} - {"search.lock"}
+    if found and "search.db" not in found:
+        raise ValueError(f"--output {folder} holds something else than a search")
+    alone = filelock.FileLock(folder / "search.lock")
+    with alone:
+        storage = open_storage(folder / "search.db")
+        studies = [Shared(search, method, storage, alone) for method in methods]
+        for shared in studies:
+            shared.check()
+        for shared in studies:
+            shared.begin()
+        (folder / "trials").mkdir(exist_ok=True)
+    return studies
+
+
+def parameters(studies: list[Shared]) -> dict[str, Distribution]:
+    """All that one of the methods searches, in the order in which it was asked for."""
+    order = parse(studies[0].search.space)
+    found = {name: it for shared in studies for name, it in shared.method.space.items()}
+    return {name: found[name] for name in order if name in found}
+
+
+def open_storage(database: Path) -> optuna.storages.RDBStorage:
+    """The database, made if it isn't there.
+
+    Raises:
+      ValueError: if the file is something else.
+    """
+    try:
+        return optuna.storages.RDBStorage(
+            f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
+        )
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{database} can't be read as a search: {reason}") from error
+
+
+def make_pruner(search: Search, method: Method) -> optuna.pruners.BasePruner:
+    """Compares by epoch, once the learning rate has had time to tell."""
+    if not search.prune:
+        return optuna.pruners.NopPruner()
+    warmup = math.ceil(method.config.epochs / 3)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)
