@@ -14,7 +14,6 @@ from examples.search.study import ENDED
 from examples.search.study import open_studies
 from examples.search.trials import attempt
 from examples.trainer import command
-from examples.trainer import runs
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,14 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     split = arguments.index("--") if "--" in arguments else len(arguments)
-    try:
+    with command.explained():
         found = command.parse(Search, "examples.search", arguments[:split])
-        search(found, arguments[split + 1 :])
-    except (runs.Stopped, KeyboardInterrupt) as stop:
-        reason = str(stop) or "stopped"
-        sys.exit(f"{reason}. Run the same command again to continue.")
-    except (command.Invalid, ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
+        try:
+            search(found, arguments[split + 1 :])
+        except KeyboardInterrupt as error:  # between trials
+            raise command.Stopped("stopped by SIGINT") from error
 
 
 def search(settings: Search, others: list[str]) -> None:

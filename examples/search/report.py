@@ -16,7 +16,7 @@ from examples.search.study import ENDED
 from examples.search.study import parameters
 from examples.search.study import Shared
 from examples.trainer import command
-from examples.trainer.runs import write_atomically
+from examples.trainer import folders
 
 
 def write(search: Search, studies: list[Shared]) -> None:
@@ -29,8 +29,8 @@ def write(search: Search, studies: list[Shared]) -> None:
     best = summary(studies)
     with studies[0].alone:
         text = f"{best}\n\n{table(studies)}\n"
-        write_atomically(folder / "search.md", lambda path: path.write_text(text))
-        write_atomically(
+        folders.write_text(folder / "search.md", text)
+        folders.write(
             folder / "search.png",
             lambda path: figure(studies).savefig(path, dpi=150, format="png"),
         )
@@ -62,10 +62,10 @@ def write_winners(folder: Path, studies: list[Shared]) -> bool:
             found[shared.best.value or 0.0, shared.method.name] = config
             if len(studies) > 1:
                 path = folder / f"winner-{shared.method.name}.json"
-                write_atomically(path, functools.partial(command.save, config))
+                folders.write(path, functools.partial(command.save, config))
     if found:
         best = found[max(found)]
-        write_atomically(folder / "winner.json", functools.partial(command.save, best))
+        folders.write(folder / "winner.json", functools.partial(command.save, best))
     return bool(found)
 
 

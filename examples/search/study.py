@@ -25,7 +25,7 @@ from examples.search.space import parse
 from examples.search.space import points
 from examples.search.space import suggest
 from examples.trainer import command
-from examples.trainer import runs
+from examples.trainer import folders
 from examples.trainer.optimizers import OPTIONS
 
 DEFAULT_TRIALS = 20
@@ -98,7 +98,7 @@ class Shared:
         search = command.as_json(self.search)
         config = command.as_json(self.method.config)
         ours = {f"the search's {name}": search[name] for name in search.keys() - FREE}
-        return ours | {name: config[name] for name in config.keys() - runs.FREE}
+        return ours | {name: config[name] for name in config.keys() - folders.FREE}
 
     def check(self) -> None:
         """Compares this search with the one in the database.

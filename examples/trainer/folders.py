@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, and files in it that nothing can halve or lose."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
@@ -189,9 +190,14 @@ def as_text(values: dict[str, Any]) -> str:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes beside the path, and renames."""
+    """Writes a text, whole or not at all."""
+    write(path, lambda partial: partial.write_text(content))
+
+
+def write(path: Path, content: Callable[[Path], Any]) -> None:
+    """Lets `content` write beside the path, and renames."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(content)
+    content(partial)
     os.replace(partial, path)
 
 
