@@ -351,7 +351,7 @@ def test_the_program_says_what_is_wrong(
 
 def test_the_program_can_be_stopped(tmp_path, quick):
     quick.events = {1: KeyboardInterrupt()}
-    again = r"^stopped\. Run the same command again to continue\.$"
+    again = r"^stopped by SIGINT\. Run the same command again to resume\.$"
     with pytest.raises(SystemExit, match=again):
         program.main(["--output", str(tmp_path / "search")])
     (trial,) = trials_of(tmp_path, "lookbehind_sam")
