@@ -63,7 +63,7 @@ def settings(kind: type[Kind]) -> type[Kind]:
     or beyond 32 bits. `Settings` is the base of them. A class that derives from several
     settings shows each of them as a group of flags.
     """
-    config = pydantic.ConfigDict(allow_inf_nan=False)
+    config = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid")
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(kind)
     return made
 
@@ -116,6 +116,8 @@ def describe(error: pydantic.ValidationError) -> str:
     for part in error.errors(include_url=False):
         name = str(part["loc"][0]) if part["loc"] else ""
         message = part["msg"].removeprefix("Value error, ")
+        if part["type"] == "unexpected_keyword_argument":
+            message = "isn't a setting"
         message = re.sub("^(Input|Tuple) should", "must", message)
         said, _ = found.setdefault(name, ([], part["input"]))
         if message not in said:

@@ -50,7 +50,7 @@ def train(config, dataset, folder):
         ({"mesh": ("data=3",)}, r"^--mesh must be of all 8 devices.* got 'data=3'"),
         ({"mesh": ("data",)}, r"^--mesh must look like .* got 'data'"),
         ({"mesh": ("data=8",), "batch_size": 12}, r"^--batch-size must be a multiple"),
-        ({"pretrained": "x"}, r"^--pretrained is for ViTs; got --model convnet"),
+        ({"pretrained": __file__}, r"^--pretrained is for ViTs; got --model convnet"),
     ],
 )
 def test_what_it_refuses(values, message, digits):
