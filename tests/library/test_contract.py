@@ -241,8 +241,8 @@ def test_multi_steps(name):
         params, state, updates = step(params, state)
         np.testing.assert_array_equal(updates, jnp.zeros_like(params))
     _, _, updates = step(params, state)
-    step = functools.partial(gradient_step, optimizer, loss)
-    _, _, expected = jax.jit(step)(params, optimizer.init(params))
+    alone = jax.jit(functools.partial(gradient_step, optimizer, loss))
+    _, _, expected = alone(params, optimizer.init(params))
     chex.assert_trees_all_close(updates, expected, rtol=1e-5)
 
 
