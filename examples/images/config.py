@@ -59,11 +59,9 @@ class Config(Images, RunConfig):
     of the run gets its configuration, log, plots, summary and checkpoints; a run that
     is there already is continued.
 
-    Two examples:
-
-    python -m examples.images --optimizer sam --rho 0.1 --epochs 5
-
-    python -m examples.images --recipe cifar --seeds 3 --output runs/cifar
+    Two commands:
+      python -m examples.images --recipe cifar --output runs/cifar
+      python -m examples.images --optimizer sam --rho 0.1 --seeds 5 --output runs/sam
     """
 
     def of_recipe(self) -> dict[str, Any]:

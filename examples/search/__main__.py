@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         search(found, arguments[split + 1 :])
     except (runs.Stopped, KeyboardInterrupt) as stop:
         reason = str(stop) or "stopped"
-        sys.exit(f"{reason}. Run the same command again to continue.")
+        sys.exit(f"{reason}. Run the same command again to resume.")
     except (command.Invalid, ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
 

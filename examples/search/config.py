@@ -25,11 +25,9 @@ class Search(Settings):
     unless --validation says otherwise. Several processes with the same command share
     the work, and a search that was stopped continues.
 
-    Two examples:
-
-    python -m examples.search --trials 20 -- --dataset digits --epochs 5
-
-    python -m examples.search --recipe cifar --methods base sam lookbehind_sam
+    Two commands:
+      python -m examples.search --trials 20 -- --dataset digits --epochs 5
+      python -m examples.search --recipe cifar --methods base sam lookbehind_sam
 
     Attributes:
       recipe: recipe of examples.images that the trials share.

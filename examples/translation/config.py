@@ -60,11 +60,9 @@ class TranslationConfig(Texts, RunConfig):
     plots, summary, translations and checkpoints; a run that is there already is
     continued.
 
-    Two examples:
-
-    python -m examples.translation --train train.de train.en --valid val.de val.en
-
-    python -m examples.translation --config runs/latest/config.json --optimizer sam
+    Two commands:
+      python -m examples.translation --train train.de train.en --valid val.de val.en
+      python -m examples.translation --config runs/latest/config.json --optimizer sam
     """
 
     epochs: PositiveInt = 5

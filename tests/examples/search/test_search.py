@@ -1,6 +1,7 @@
 """A whole search, around a training that takes no time, and around real ones."""
 
 import functools
+import gc
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 from examples.images.config import Config
 from examples.images.config import RECIPES
+from examples.images.training import Training
 from examples.search import __main__ as program
 from examples.search import report
 from examples.search import trials
@@ -351,7 +353,7 @@ def test_the_program_says_what_is_wrong(
 
 def test_the_program_can_be_stopped(tmp_path, quick):
     quick.events = {1: KeyboardInterrupt()}
-    again = r"^stopped\. Run the same command again to continue\.$"
+    again = r"^stopped\. Run the same command again to resume\.$"
     with pytest.raises(SystemExit, match=again):
         program.main(["--output", str(tmp_path / "search")])
     (trial,) = trials_of(tmp_path, "lookbehind_sam")
@@ -370,7 +372,7 @@ def start(folder):
         "learning-rate=0.02,0.1",
         "rho=0.02,0.1",
     ]
-    command += ["--output", str(folder), "--", "--epochs", "3"]
+    command += ["--output", str(folder), "--", "--epochs", "2"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.Popen(
         command,
@@ -394,11 +396,11 @@ def test_two_processes_share_a_search_and_one_may_be_killed(tmp_path):
     for process in (other, third):
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
-    for method, count in (("base", 2), ("sam", 4)):
+    for method, count in (("base", 2), ("sam", 2)):
         done = trials_of(tmp_path, method)
         assert [trial.state for trial in done] == count * [TrialState.COMPLETE]
         assert len({str(trial.params) for trial in done}) == count
-    assert len(list(folder.glob("trials/*/summary.json"))) == 6
+    assert len(list(folder.glob("trials/*/summary.json"))) == 4
     winner = folder / "winner.json"
     command = [sys.executable, "-m", "examples.images", "--config", str(winner)]
     subprocess.run([*command, "--epochs", "1"], check=True, timeout=300)
@@ -415,7 +417,4 @@ def test_a_trial_leaves_no_training_behind(tmp_path):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         settings = dict(sampler="grid", space=("learning-rate=0.02,0.1",), prune=False)
         search(tmp_path, ["--epochs", "1", "--optimizer", "base"], **settings)
-    import gc
-
-    left = [it for it in gc.get_objects() if type(it).__name__ == "Training"]
-    assert not left
+    assert not [it for it in gc.get_objects() if type(it) is Training]

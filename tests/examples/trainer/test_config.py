@@ -128,5 +128,5 @@ def test_help_shows_the_defaults_of_the_recipe_in_groups(capsys):
 )
 def test_help_has_two_examples(parse, program, capsys):
     shown = help_of(parse, capsys)
-    assert f"Two examples: python -m {program} --" in shown
+    assert f"Two commands: python -m {program} --" in shown
     assert shown.count(f"python -m {program} --") == 2
