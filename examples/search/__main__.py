@@ -3,6 +3,7 @@
 import sys
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from tqdm import tqdm
 
 from examples.images import data
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (runs.Stopped, KeyboardInterrupt) as stop:
         reason = str(stop) or "stopped"
         sys.exit(f"{reason}. Run the same command again to resume.")
-    except (command.Invalid, ValueError, OSError) as error:
+    except (command.Invalid, ValueError, OSError, StorageInternalError) as error:
         sys.exit(f"Error: {error}")
 
 

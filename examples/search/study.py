@@ -14,9 +14,10 @@ from typing import NamedTuple
 import filelock
 import numpy as np
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-import sqlalchemy.exc
+from sqlalchemy.exc import SQLAlchemyError
 
 from examples.search.config import Search
 from examples.search.space import Distribution
@@ -229,7 +230,7 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
             f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
         )
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{database} can't be read as a search: {reason}") from error
 

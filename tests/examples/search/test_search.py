@@ -365,13 +365,7 @@ def test_the_program_can_be_stopped(tmp_path, quick):
 
 def start(folder):
     command = [sys.executable, "-m", "examples.search", "--methods", "base", "sam"]
-    command += [
-        "--sampler",
-        "grid",
-        "--space",
-        "learning-rate=0.02,0.1",
-        "rho=0.02,0.1",
-    ]
+    command += ["--sampler", "grid", "--space", "learning-rate=0.02,0.1", "rho=0.05"]
     command += ["--output", str(folder), "--", "--epochs", "2"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.Popen(
