@@ -147,14 +147,17 @@ class Shared:
 
     def killed(self, held: contextlib.ExitStack) -> Claimed | None:
         """A trial that ended with its process; its run continues."""
+        study = self.storage.get_study_id_from_name(self.method.name)
         for frozen in self.of_state(TrialState.RUNNING):
-            with contextlib.suppress(filelock.Timeout):
-                held.enter_context(self.lock(frozen.number))
-                self.study.sampler = self.make_sampler(frozen.number)
-                number = self.storage.get_trial_id_from_study_id_trial_number(
-                    self.storage.get_study_id_from_name(self.method.name), frozen.number
-                )
-                return self.claimed(optuna.Trial(self.study, number))
+            number = frozen.number
+            trial = self.storage.get_trial_id_from_study_id_trial_number(study, number)
+            with contextlib.suppress(filelock.Timeout), contextlib.ExitStack() as lock:
+                lock.enter_context(self.lock(number))
+                # The process that had it may have ended it just before.
+                if self.storage.get_trial(trial).state == TrialState.RUNNING:
+                    held.push(lock.pop_all())
+                    self.study.sampler = self.make_sampler(number)
+                    return self.claimed(optuna.Trial(self.study, trial))
         return None
 
     def new(self, held: contextlib.ExitStack) -> Claimed | None:

@@ -21,6 +21,7 @@ from examples.images.config import RECIPES
 from examples.images.training import Training
 from examples.search import __main__ as program
 from examples.search import report
+from examples.search import study
 from examples.search import trials
 from examples.search.config import Search
 from examples.trainer import config as configuration
@@ -193,6 +194,26 @@ def test_another_process_leaves_a_running_trial_alone(tmp_path, quick, monkeypat
     assert len(points) == len(set(points)) == 4
     done = trials_of(tmp_path, "sam")
     assert [trial.state for trial in done] == 4 * [TrialState.COMPLETE]
+
+
+def test_a_trial_that_ends_before_its_lock_is_free_is_not_resumed(
+    tmp_path, quick, monkeypatch
+):
+    settings = dict(sampler="grid", space=("rho=0.1,0.2",), methods=("sam",))
+    quick.events = {1: Killed()}
+    with pytest.raises(Killed):
+        search(tmp_path, **settings)
+    lock = study.Shared.lock
+
+    def ended(shared, number):  # by the process that was thought to be killed
+        if number == 0:
+            shared.study.tell(0, 0.5)
+        return lock(shared, number)
+
+    monkeypatch.setattr(study.Shared, "lock", ended)
+    search(tmp_path, **settings)
+    assert [it.rho for it in quick.trained] == [0.1, 0.2]
+    assert trials_of(tmp_path, "sam")[0].value == 0.5
 
 
 def test_hopeless_trials_are_pruned(tmp_path, quick):
