@@ -3,6 +3,7 @@
 import sys
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from tqdm import tqdm
 
 from examples.images import data
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
             search(found, arguments[split + 1 :])
         except KeyboardInterrupt as error:  # between trials
             raise command.Stopped("stopped by SIGINT") from error
+        except StorageInternalError as error:  # of a database that can't be written
+            raise OSError(str(error)) from error
 
 
 def search(settings: Search, others: list[str]) -> None:

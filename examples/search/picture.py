@@ -6,7 +6,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import NullFormatter
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
@@ -37,8 +39,9 @@ def figure(studies: list[Shared]) -> Figure:
         draw(panels[0], shared, lambda trial: trial.number, style)
         draw_best(panels[0], shared, color)
         for axes, (name, values) in zip(panels[1:], space.items(), strict=False):
-            if name in shared.method.space:
-                shift = 0.15 * (i - (len(studies) - 1) / 2)
+            of_name = [it for it in studies if name in it.method.space]
+            if shared in of_name:  # side by side with the others at a choice
+                shift = 0.15 * (of_name.index(shared) - (len(of_name) - 1) / 2)
                 draw(axes, shared, position(name, values, shift), style)
     label(panels, space)
     for axes in panels[::columns]:
@@ -59,6 +62,9 @@ def label(panels: list[Axes], space: dict[str, Distribution]) -> None:
             axes.set_xlim(-0.5, len(values.choices) - 0.5)
         elif values.log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
     for axes in panels[: 1 + len(space)]:
         axes.grid(alpha=0.3)
     for axes in panels[1 + len(space) :]:

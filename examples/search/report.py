@@ -72,7 +72,7 @@ def write_winners(folder: Path, studies: list[Shared]) -> bool:
 def winner(shared: Shared, folder: Path) -> Config:
     """The settings of the best trial, with seeds that no trial had."""
     config = shared.method.config
-    fresh = config.seed + 1 if config.seed + config.seeds < 2**31 else 0
+    fresh = config.seed + 1 if config.seed < 10**9 else 0
     return dataclasses.replace(
         config,
         **shared.study.best_params,

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import filelock
 import numpy as np
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-import sqlalchemy.exc
+from sqlalchemy.exc import SQLAlchemyError
 
 from examples.search.config import Search
 from examples.search.space import Distribution
@@ -146,14 +147,17 @@ class Shared:
 
     def killed(self, held: contextlib.ExitStack) -> Claimed | None:
         """A trial that ended with its process; its run continues."""
+        study = self.storage.get_study_id_from_name(self.method.name)
         for frozen in self.of_state(TrialState.RUNNING):
-            with contextlib.suppress(filelock.Timeout):
-                held.enter_context(self.lock(frozen.number))
-                self.study.sampler = self.make_sampler(frozen.number)
-                number = self.storage.get_trial_id_from_study_id_trial_number(
-                    self.storage.get_study_id_from_name(self.method.name), frozen.number
-                )
-                return self.claimed(optuna.Trial(self.study, number))
+            number = frozen.number
+            trial = self.storage.get_trial_id_from_study_id_trial_number(study, number)
+            with contextlib.suppress(filelock.Timeout), contextlib.ExitStack() as lock:
+                lock.enter_context(self.lock(number))
+                # The process that had it may have ended it just before.
+                if self.storage.get_trial(trial).state == TrialState.RUNNING:
+                    held.push(lock.pop_all())
+                    self.study.sampler = self.make_sampler(number)
+                    return self.claimed(optuna.Trial(self.study, trial))
         return None
 
     def new(self, held: contextlib.ExitStack) -> Claimed | None:
@@ -229,7 +233,7 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(
             f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
         )
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{database} can't be read as a search: {reason}") from error
 

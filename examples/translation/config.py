@@ -63,8 +63,8 @@ class TranslationConfig(Texts, RunConfig):
     continued.
 
     Two commands:
-      python -m examples.translation --train a.de a.en --valid b.de b.en
-      python -m examples.translation --recipe paper --train ... --valid ... --test ...
+      python -m examples.translation --train train.de train.en --valid val.de val.en
+      python -m examples.translation --config runs/latest/config.json --optimizer sam
     """
 
     epochs: PositiveInt = 5
