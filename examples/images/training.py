@@ -73,6 +73,12 @@ class Training(Phased):
         channels = 3 if config.pretrained else self.feed.shape[-1]
         self.shape = (size, size, channels)
         self.model = self.make_model()
+        # Read before the run has a folder, so that a wrong file leaves nothing there.
+        self.weights = (
+            None
+            if config.pretrained is None
+            else load_vit(config.pretrained, self.model, self.shape)
+        )
         self.plan(self.feed.train)
         resident = isinstance(self.feed, feeds.Resident)
         # Crops of a stream are random already.
@@ -109,16 +115,14 @@ class Training(Phased):
 
     def init(self) -> State:
         """The state before the first step, in its place on the devices."""
-        pretrained = self.config.pretrained
-        if pretrained is None:
+        if self.weights is None:
             return jax.jit(self.make_state, out_shardings=self.places)()
-        params = load_vit(pretrained, self.model, self.shape)
 
         def start(params):
             opt_state = self.phases[0].optimizer.init(params)
             return self.make_state()._replace(params=params, opt_state=opt_state)
 
-        return jax.jit(start, out_shardings=self.places)(params)
+        return jax.jit(start, out_shardings=self.places)(self.weights)
 
     def prepare(self, images: jax.Array) -> jax.Array:
         """What the network sees of uint8 images."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Mapping
 import contextlib
 import dataclasses
 import json
@@ -191,12 +190,11 @@ def parse(
     return kind(**told)
 
 
-def load(kind: type[Kind], path: Path, default: Kind) -> Kind:
-    """Settings of a file that `save` wrote; what it leaves out is as in `default`.
+def load(kind: type[Any], path: Path) -> dict[str, Any]:
+    """Values of a file that `save` wrote, or a part of one.
 
     Raises:
-      ValueError: if the file holds no object of settings.
-      Invalid: if a value isn't allowed.
+      ValueError: if the file holds no object of settings of this kind.
     """
     try:
         values = json.loads(path.read_text())
@@ -204,13 +202,12 @@ def load(kind: type[Kind], path: Path, default: Kind) -> Kind:
         raise ValueError(
             f"--config must be a file of JSON; {path} isn't ({error})"
         ) from error
-    if not isinstance(values, Mapping):
+    if not isinstance(values, dict):
         raise ValueError(f"--config must hold an object of flags; {path} doesn't")
-    known = {field.name for field in dataclasses.fields(default)}  # pyright: ignore
-    unknown = sorted(values.keys() - known)
+    unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(kind)})
     if unknown:
         raise ValueError(f"--config {path} holds unknown flags: {', '.join(unknown)}")
-    return dataclasses.replace(default, **values)  # pyright: ignore
+    return values
 
 
 def save(values: Any, path: Path) -> None:

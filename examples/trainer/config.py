@@ -211,16 +211,15 @@ def parse(
     optimizers that the other flags name.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe", default=next(iter(recipes)))
+    first.add_argument("--recipe")
     first.add_argument("--config", type=Path)
     named, _ = first.parse_known_args(arguments)
-    recipe = {"recipe": named.recipe, **recipes.get(named.recipe, {})}
+    file = {} if named.config is None else command.load(kind, named.config)
+    name = named.recipe or file.get("recipe") or next(iter(recipes))
+    recipe = {"recipe": name, **recipes.get(name, {})}
 
     def default(of_recipe: dict[str, Any]) -> Kind:
-        values = kind(**recipe | of_recipe)
-        if named.config is None:
-            return values
-        return command.load(kind, named.config, values)
+        return kind(**recipe | of_recipe | file | {"recipe": name})
 
     others = [argument for argument in arguments if argument not in ("-h", "--help")]
     chosen = command.parse(kind, program, others, default({}))
