@@ -405,7 +405,7 @@ def test_a_minibatch_for_each_inner_step(values, batch, tokenizer, pairs):
         ({"width": 18}, r"^--width must be a multiple of twice the --heads, 4; got 18"),
         ({"warmup": 0.0}, r"^--schedule inverse-sqrt needs a --warmup"),
         (
-            {"optimizer": "base", "phases": ("base until 0.5", "sam until 1")},
+            {"phases": ("base until 0.5", "sam until 1")},
             r"^--switch-minibatches needs one k in all --phases; got 0, 1",
         ),
     ],
