@@ -39,6 +39,8 @@ from examples.images.training import Training
 from examples.lifelong import __main__ as lifelong
 from examples.lifelong import learning
 from examples.lifelong.config import Lifelong
+from examples.search import __main__ as search
+from examples.search.config import Search
 from examples.trainer import command
 from examples.trainer import paths
 from examples.trainer import runs
@@ -69,6 +71,7 @@ class Program(NamedTuple):
 PROGRAMS = {
     "examples.images": Program(images.main, Images),
     "examples.translation": Program(translation.main, TranslationConfig, TEXTS),
+    "examples.search": Program(search.main, Search),
     "examples.lifelong": Program(lifelong.main, Lifelong),
     "examples.federated": Program(federated.main, Federated),
     "examples.quickstart": Program(quickstart.main),
@@ -112,6 +115,7 @@ MAY_BE_0 = {
     *("seed", "k", "ks", "rho", "alpha", "eta", "lookahead", "lookahead_alpha"),
     *("learning_rate", "meta_learning_rate", "warmup", "momentum", "betas"),
     *("weight_decay", "label_smoothing", "label_noise", "validation", "dropout"),
+    *("gamma", "sigma", "decay"),
 }
 PLANS_ALONE = ("benchmarks.speed.scaling", "repetitions")  # may be 0, too
 CHECKED = {

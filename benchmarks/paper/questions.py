@@ -130,7 +130,7 @@ def switched(setting: Setting) -> list[Row]:
         LONGER_SGD,
         BASELINE,
         Row("Multistep-SAM", multistep()),
-        Row("Multistep-SAM, switched", multistep() | paper, times=2.0),
+        Row("Multistep-SAM, switched", multistep() | switch, times=2.0),
         Row("Lookbehind-SAM", lookbehind()),
         Row("Lookbehind-SAM, switched", lookbehind() | paper, times=2.0),
         Row("Lookbehind-SAM, switched, reusing", lookbehind() | switch, times=2.0),

@@ -12,6 +12,8 @@ from examples.trainer import config as configuration
 from examples.trainer.command import Settings
 from examples.trainer.command import settings
 from examples.trainer.config import Seed
+from examples.trainer.paths import InputFile
+from examples.trainer.paths import OutputFolder
 
 VALIDATION = 0.1
 
@@ -47,7 +49,7 @@ class Search(Settings):
     """
 
     recipe: str | None = None
-    config: Path | None = None
+    config: InputFile | None = None
     methods: tuple[str, ...] = ()
     space: tuple[str, ...] = (
         "learning-rate=log:0.01:0.3",
@@ -59,7 +61,7 @@ class Search(Settings):
     trials: PositiveInt | None = None
     prune: bool = True
     seed: Seed = 0
-    output: Path = Path("runs/search")
+    output: OutputFolder = Path("runs/search")
 
 
 def shared(search: Search, others: list[str], method: str | None) -> Config:

@@ -368,9 +368,10 @@ def test_parts_of_a_minibatch_add_up(training, minibatch):
 
 def test_every_recipe_is_a_configuration(tmp_path):
     for recipe in TRANSLATION_RECIPES:
-        told = parse(["--recipe", recipe, "--train", "a.de", "a.en"])
+        files = write(tmp_path, "a", (["ein"], ["one"]))
+        told = parse(["--recipe", recipe, "--train", *map(str, files)])
         assert told.recipe == recipe
-        assert told.train == (pathlib.Path("a.de"), pathlib.Path("a.en"))
+        assert told.train == files
         assert told.betas == (0.9, 0.98)
         assert told.schedule == "inverse-sqrt"
         assert told.switch_minibatches
@@ -401,7 +402,6 @@ def test_a_minibatch_for_each_inner_step(values, batch, tokenizer, pairs):
     ("values", "message"),
     [
         ({"batch_size": 40}, r"^--batch-size is too large: a step takes 80 of the 64 "),
-        ({"max_length": 1}, r"^--max-length is too small: no training pair has"),
         ({"width": 18}, r"^--width must be a multiple of twice the --heads, 4; got 18"),
         ({"warmup": 0.0}, r"^--schedule inverse-sqrt needs a --warmup"),
         (
@@ -416,11 +416,18 @@ def test_what_it_refuses(values, message, tokenizer, pairs):
         Translation(config, tokenizer, pairs, pairs)
 
 
+def test_sentences_that_are_all_too_long_are_refused(tokenizer, pairs):
+    long = text.Pairs(*([" ".join(side)] * 64 for side in pairs))
+    with pytest.raises(ValueError, match=r"^--max-length is too small: no training"):
+        Translation(TranslationConfig(**TINY), tokenizer, long, pairs)
+
+
 def test_the_program_says_what_is_missing(tmp_path):
     with pytest.raises(SystemExit, match=r"^Error: --train and --valid must each name"):
         program.main([])
     files = ["--train", "no.de", "no.en", "--valid", "no.de", "no.en"]
-    with pytest.raises(SystemExit, match=r"^Error: --train must name .* no no.de$"):
+    missing = r"^Error: --train must be a file .*no\.de\n--valid must"
+    with pytest.raises(SystemExit, match=missing):
         program.main([*files, "--output", str(tmp_path)])
 
 

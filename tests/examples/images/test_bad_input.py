@@ -322,8 +322,8 @@ def truncate(path):
 
 SCALE = "layernorm.weight"
 WEIGHTS = [
-    (lambda path: None, "^there is no file w.safetensors$"),
-    (lambda path: path.mkdir(), "^there is no file w.safetensors$"),
+    (lambda path: None, "^--pretrained must be a file that exists; got w.safet"),
+    (lambda path: path.mkdir(), "^--pretrained must be a file, not a folder; got w."),
     (lambda path: path.touch(), "^w.safetensors isn't a whole safetensors file"),
     (lambda path: path.write_text("{}"), "^w.safetensors isn't a whole safetensors"),
     (truncate, "^w.safetensors isn't a whole safetensors file"),

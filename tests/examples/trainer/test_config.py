@@ -135,7 +135,7 @@ def test_help_has_two_commands(parse, program, capsys):
 def test_a_file_may_name_the_recipe(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"recipe": "cifar", "epochs": 3}))
-    found = parse(["--config", str(path)])
+    found = parse("--config", str(path))
     assert (found.model, found.epochs, found.drop_every) == ("resnet34", 3, 50)
-    found = parse(["--config", str(path), "--recipe", "table-8"])
+    found = parse("--config", str(path), "--recipe", "table-8")
     assert (found.model, found.epochs, found.recipe) == ("wrn-28-10", 3, "table-8")

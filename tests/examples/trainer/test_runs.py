@@ -21,11 +21,11 @@ from examples.trainer import folders
 from examples.trainer import meshes
 from examples.trainer import provenance
 from examples.trainer import runs
-from examples.trainer.config import RunConfig
 from tests.examples.trainer.tiny import log
 from tests.examples.trainer.tiny import names
 from tests.examples.trainer.tiny import outcome
 from tests.examples.trainer.tiny import Tiny
+from tests.examples.trainer.tiny import TinyConfig
 from tests.examples.trainer.tiny import train
 
 
@@ -58,7 +58,7 @@ def program(monkeypatch, *arguments):
         runs.run(config, Tiny(), config.output)
 
     with pytest.raises(SystemExit) as left:
-        runs.main(train, RunConfig, {"tiny": {}}, "tiny", list(arguments))
+        runs.main(train, TinyConfig, {"tiny": {}}, "tiny", list(arguments))
     return str(left.value.code)
 
 

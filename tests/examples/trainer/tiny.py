@@ -10,6 +10,7 @@ import numpy as np
 
 from examples.trainer import meshes
 from examples.trainer import runs
+from examples.trainer.command import settings
 from examples.trainer.config import RunConfig
 from examples.trainer.optimizers import Phase
 
@@ -67,8 +68,15 @@ class Tiny:
         return {"accuracy": change.get("accuracy", float(state.params[0]))}
 
 
+@settings
+class TinyConfig(RunConfig):
+    """Its settings, with a recipe as all programs have."""
+
+    recipe: str = "tiny"
+
+
 def train(folder, training=None, **values):
-    return runs.run(RunConfig(**values), training or Tiny(), folder)
+    return runs.run(TinyConfig(**values), training or Tiny(), folder)
 
 
 def names(folder):
