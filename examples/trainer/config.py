@@ -219,7 +219,8 @@ def parse(
     recipe = {"recipe": name, **recipes.get(name, {})}
 
     def default(of_recipe: dict[str, Any]) -> Kind:
-        return kind(**recipe | of_recipe | file | {"recipe": name})
+        values: dict[str, Any] = recipe | of_recipe | file | {"recipe": name}
+        return kind(**values)
 
     others = [argument for argument in arguments if argument not in ("-h", "--help")]
     chosen = command.parse(kind, program, others, default({}))
