@@ -1,4 +1,4 @@
-"""What the trainer of image classifiers is told, and recipes of the literature."""
+"""Settings of the trainer of image classifiers, and recipes of the literature."""
 
 from typing import Annotated
 from typing import Any

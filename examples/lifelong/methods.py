@@ -23,7 +23,7 @@ class Method(NamedTuple):
       wrap: from the configuration, a `Lifelong`, and the base optimizer to the
         optimizer.
       gradients: gradients of its objective in a step, given k.
-      color: in the plot, of Okabe and Ito's palette, as the markers differ, too.
+      color: in the plot, of Okabe and Ito's palette.
       marker: in the plot.
       replay: whether it has a memory.
       meta: whether its objective is C-MAML's.

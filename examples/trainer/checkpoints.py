@@ -24,7 +24,7 @@ from examples.trainer import meshes
 from examples.trainer.logs import Record
 from examples.trainer.provenance import sha256
 
-# In the format of the program sha256sum, which can check them, too.
+# In the format of the program sha256sum, with which they can be checked by hand.
 SUMS = "SHA256SUMS"
 
 

@@ -153,7 +153,7 @@ def parse(
       SystemExit: with tyro's message if a flag is unknown or of another type.
     """
     prog = f"python -m {program}"
-    groups = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
+    groups: list[Any] = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
     # Help is in docstrings alone, which are faster to find than comments.
     quick = tyro.conf.HelptextFromCommentsOff
     if len(groups) == 1:
@@ -170,7 +170,7 @@ def parse(
     default = kind() if default is None else default
     fields: list[Any] = []
     for group in groups:
-        names = [field.name for field in dataclasses.fields(group)]  # pyright: ignore
+        names = [field.name for field in dataclasses.fields(group)]
         values = group(**{name: getattr(default, name) for name in names})
         fields.append(
             (group.__name__.lower(), group, dataclasses.field(default=values))

@@ -194,7 +194,7 @@ class Loop:
         self.name = name
 
     def train(self, saved: Saved, save_every: int) -> Saved:
-        """Trains from what is saved to the end, which is saved, too."""
+        """Trains from a saved state to the end, and saves that."""
         training, began = self.training, time.perf_counter()
         state, records, seconds = saved
         step, stride = int(state.step), 1

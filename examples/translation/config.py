@@ -1,4 +1,4 @@
-"""What the translator is told, and recipes of the literature."""
+"""Settings of the translator, and recipes of the literature."""
 
 from typing import Annotated
 from typing import Any

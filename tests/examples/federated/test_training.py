@@ -17,13 +17,6 @@ from examples.images import data
 from tests.processes import run
 
 
-@pytest.fixture
-def standard_promotion():
-    """Flax's layers aren't written for strictness."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def problem():
     return training.Problem(data.load("digits"))

@@ -23,11 +23,7 @@ def photos(tmp_path_factory):
     return data.find("photos", write_photos(tmp_path_factory.mktemp("photos")))
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Flax's layers aren't written for strictness."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def pieces(process, processes, found):

@@ -52,7 +52,7 @@ def test_wrong_labels_are_drawn_evenly():
     assert counts[0] == 45_000
     chi_squared = np.sum((counts[1:] - 15_000) ** 2 / 15_000)
     assert chi_squared < 13.8  # of 2 degrees of freedom: p = 0.001
-    # Which they are is drawn evenly, too.
+    # All examples are equally likely to be among them.
     half = np.sum(flipped < 45_000)
     assert abs(half - 22_500) < 5 * np.sqrt(90_000 / 16)
 

@@ -1,4 +1,4 @@
-"""The trainer: what it is told, what it writes, and how it goes on."""
+"""The trainer of image classifiers: what it refuses, trains, measures and writes."""
 
 from dataclasses import replace
 import functools
@@ -23,11 +23,7 @@ from tests.examples.images.test_models import make_tensors
 SMALL = {"epochs": 2, "batch_size": 128, "weight_decay": 1e-4}
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Flax's layers and Optax's Adam aren't written for strictness."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +35,7 @@ def train(config, dataset, folder):
     return runs.run(config, Training(config, dataset), folder)
 
 
-# What it is told.
+# What it refuses.
 
 
 @pytest.mark.parametrize(

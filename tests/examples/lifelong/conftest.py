@@ -1,7 +1,6 @@
 """Shared by the tests of lifelong learning: the digits, and a network for them."""
 
 import flax.linen as nn
-import jax
 import pytest
 
 from examples.images import data
@@ -10,10 +9,8 @@ from examples.lifelong.config import Lifelong
 
 
 @pytest.fixture(autouse=True)
-def standard_promotion():
-    """Flax's layers aren't written for strictness."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+def every_test_is_lenient(standard_promotion):
+    """As Flax's layers need it."""
 
 
 @pytest.fixture(scope="session")

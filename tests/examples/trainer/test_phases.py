@@ -1,6 +1,5 @@
 """Phases as a training plans them."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,12 +7,7 @@ import pytest
 from examples.images.config import Config
 from examples.trainer.phases import Phased
 
-
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Optax's schedules aren't written for strictness."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def planned(config, examples):
