@@ -28,6 +28,7 @@ Output = Annotated[Path, output_file(".json")]
 ROOMS = {
     "speed": ("step_time", "scaling", "peers", "train_throughput"),
     "paper": ("comparisons", "trade_off", "sharpness", "robustness", "lifelong"),
+    "evidence": ("answers",),
 }
 
 

@@ -258,6 +258,29 @@ class VisionTransformer(nn.Module):
         return nn.Dense(self.classes, kernel_init=NORMAL, name="head")(x)
 
 
+class MLP(nn.Module):
+    """A multilayer perceptron with ReLUs, with Flax's initialisation.
+
+    Attributes:
+      widths: of the hidden layers.
+      classes: number of classes.
+      dtype: of the computation.
+    """
+
+    widths: tuple[int, ...] = (512, 512)
+    classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
+        """Logits (batch, classes) of images (batch, height, width, channels)."""
+        del train  # nothing differs
+        x = images.reshape(len(images), -1)
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+        return nn.Dense(self.classes)(x.astype(jnp.float32))
+
+
 class ConvNet(nn.Module):
     """Two convolutions and a linear layer, for CPUs, with Flax's initialisation.
 
@@ -399,6 +422,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit-micro": functools.partial(
         VisionTransformer, patch=4, width=96, depth=4, heads=3, classes=10
     ),
+    "mlp": MLP,
     "convnet": ConvNet,
     "convnet-bn": functools.partial(ConvNet, norm=True),
     "conv3": StridedConvNet,

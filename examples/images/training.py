@@ -23,6 +23,8 @@ from examples.trainer.optimizers import Phase
 from examples.trainer.phases import no_sums
 from examples.trainer.phases import Phased
 
+BINS = 15  # of confidences, as in Guo et al. 2017
+
 
 class State(NamedTuple):
     """All that a run needs to go on, and so what a checkpoint holds.
@@ -175,7 +177,7 @@ class Training(Phased):
         }
 
     def evaluate(self, state: State) -> dict[str, float]:
-        """Loss and accuracy of the slow weights on what judges the run.
+        """Loss, accuracy and calibration of the slow weights on what judges the run.
 
         And with label noise, how often they give the wrong labels that they were given.
         """
@@ -187,35 +189,48 @@ class Training(Phased):
         return found
 
     def conclude(self, state: State) -> dict[str, float]:
-        """Loss and accuracy on the test images, if these haven't been looked at."""
+        """The same on the test images, if these haven't been looked at."""
         return {} if self.judge == "test" else self.measure(state, self.test, "test")
 
     def measure(self, state: State, examples: Any, name: str) -> dict[str, float]:
-        """Loss and accuracy of the slow weights on some examples."""
+        """Loss, accuracy and calibration error of the slow weights on some examples.
+
+        The calibration error is the expected one (ECE; Guo et al. 2017), with bins of
+        equal width.
+        """
         params = self.slow_weights(state)
-        sums, pending = np.zeros(3), np.zeros(3)
+        sums, pending = np.zeros(3 + BINS), np.zeros(3 + BINS)
         for batch in self.feed.evaluation(examples):
             # Read one batch late, so that the device works while the next is prepared.
             sums += np.asarray(pending, np.float64)
             pending = self.evaluate_batch(params, state.batch_stats, *batch)
-        loss, correct, count = sums + np.asarray(pending, np.float64)
+        loss, correct, count, *gaps = sums + np.asarray(pending, np.float64)
         return {
             f"{name}_loss": float(loss / count),
             f"{name}_accuracy": float(correct / count),
+            f"{name}_ece": float(np.sum(np.abs(gaps)) / count),
         }
 
     @functools.cached_property
-    def evaluate_batch(self) -> Callable[..., tuple[jax.Array, ...]]:
-        """Sums of losses, of right answers, and of images, over those that count."""
+    def evaluate_batch(self) -> Callable[..., jax.Array]:
+        """Sums over the images that count.
+
+        They are of losses, of right answers, of images, and in each bin of confidences
+        of right answers less confidence.
+        """
 
         @functools.partial(jax.jit, out_shardings=self.layout.everywhere)
         def evaluate(params, batch_stats, images, labels, mask):
             variables = {"params": params, "batch_stats": batch_stats}
             logits = self.model.apply(variables, self.prepare(images), train=False)
-            losses = optax.softmax_cross_entropy_with_integer_labels(
-                logits.astype(jnp.float32), labels
-            )
-            right = logits.argmax(-1) == labels
-            return jnp.sum(losses, where=mask), jnp.sum(right, where=mask), mask.sum()
+            logits = logits.astype(jnp.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            right = (logits.argmax(-1) == labels).astype(jnp.float32)
+            confidence = jax.nn.softmax(logits).max(-1)
+            bins = jnp.ceil(confidence * BINS).astype(jnp.int32) - 1
+            gaps = jnp.where(mask, right - confidence, 0.0)
+            gaps = jnp.zeros(BINS).at[jnp.clip(bins, 0, BINS - 1)].add(gaps)
+            sums = [jnp.sum(losses, where=mask), jnp.sum(right, where=mask), mask.sum()]
+            return jnp.concatenate([jnp.stack(sums), gaps])
 
         return evaluate

@@ -186,11 +186,9 @@ class Shared:
 
     def make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """The sampler of a trial, whatever process draws it; alike for all methods."""
-        entropy = np.random.SeedSequence([self.search.seed, number])
-        seed = int(entropy.generate_state(1)[0])
         if self.search.sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=seed)
-        return optuna.samplers.RandomSampler(seed=seed)
+            return optuna.samplers.TPESampler(seed=entropy(self.search.seed, number))
+        return random_sampler(self.search.seed, number)
 
 
 def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
@@ -214,6 +212,16 @@ def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
             shared.begin()
         (folder / "trials").mkdir(exist_ok=True)
     return studies
+
+
+def random_sampler(seed: int, number: int) -> optuna.samplers.RandomSampler:
+    """The sampler of a trial that doesn't depend on the trials before it."""
+    return optuna.samplers.RandomSampler(seed=entropy(seed, number))
+
+
+def entropy(seed: int, number: int) -> int:
+    """A seed for a trial, from that of the search."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def parameters(studies: list[Shared]) -> dict[str, Distribution]:

@@ -88,8 +88,9 @@ class Optimizer(Settings):
 
     Attributes:
       optimizer: what wraps the base optimizer: sam, asam, multistep_sam,
-        multistep_asam, lookbehind_sam, lookbehind_asam, gsam, wsam or friendly_sam; or
-        base for nothing.
+        multistep_asam, lookbehind_sam, lookbehind_asam, gsam, wsam or friendly_sam;
+        random_sam, which steps in a random direction, as a control; or base for
+        nothing.
       rho: ρ, radius of an ascent step; the optimizer's default if not given.
       k: number of ascent steps; the optimizer's default if not given.
       alpha: α of Lookbehind, step of the slow weights: a number, adaptive or

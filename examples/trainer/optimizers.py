@@ -13,7 +13,16 @@ from examples.trainer.command import flag
 from examples.trainer.config import RunConfig
 import lookbehind_optax as lb
 
-MEMBERS = {
+
+def random_sam(
+    base: optax.GradientTransformation, rho: float = 0.05, *, seed: int
+) -> optax.GradientTransformationExtraArgs:
+    """SAM that goes anywhere instead of uphill: the control of every climb."""
+    direction = lb.random_direction(jax.random.key(seed))
+    return lb.sharpness_aware(base, direction, lb.last_descent(), rho)
+
+
+MEMBERS: dict[str, Any] = {
     "sam": lb.sam,
     "asam": lb.asam,
     "multistep_sam": lb.multistep_sam,
@@ -23,7 +32,10 @@ MEMBERS = {
     "gsam": lb.gsam,
     "wsam": lb.wsam,
     "friendly_sam": lb.friendly_sam,
+    "random_sam": random_sam,
 }
+# Whose direction has a state, which the other optimizers don't.
+STATEFUL = ("friendly_sam", "random_sam")
 # What an optimizer gets if its signature has it, and what the flag is where not given.
 OPTIONS: dict[str, Any] = {
     "rho": None,
@@ -168,8 +180,10 @@ def make_member(
             options["alpha"] = ALPHAS[config.alpha]
         if config.m is not None:
             options["axis_name"] = "group"
-        wrapped = MEMBERS[name](base, **options)
         parameters = inspect.signature(MEMBERS[name]).parameters
+        if "seed" in parameters:
+            options["seed"] = config.seed
+        wrapped = MEMBERS[name](base, **options)
         k = options.get("k", parameters["k"].default) if "k" in known else 1
         reuses = options.get("reuse_gradients", True)
         gradients = k + 1 if reuses else max(2 * k, 1)
@@ -228,14 +242,16 @@ def make_phases(
 ) -> list[Phase]:
     """What trains, and until which step; one phase unless `phases` has more."""
     steps = config.epochs * steps_per_epoch
+    # Phases of one optimizer share it, and so the step that is compiled for it.
+    members = {name: make_member(name, config, base) for name in config.optimizers}
     phases = []
     for name, share in stretches(config):
-        optimizer, k, gradients = make_member(name, config, base)
+        optimizer, k, gradients = members[name]
         phases.append(Phase(name, round(share * steps), optimizer, k, gradients))
     check_options(config)
-    # Friendly SAM's direction has a state, which the base optimizer passes on.
+    # The state of a direction, which the base optimizer passes on.
     init = next(
-        (phase.optimizer.init for phase in phases if phase.name == "friendly_sam"),
+        (phase.optimizer.init for phase in phases if phase.name in STATEFUL),
         phases[0].optimizer.init,
     )
     return [
@@ -258,10 +274,11 @@ def check_options(config: RunConfig) -> None:
             f"--phases take the place of --optimizer; got both, {config.optimizer} and "
             f"{' '.join(map(repr, config.phases))}"
         )
-    if "friendly_sam" in names and not {"friendly_sam", "base"}.issuperset(names):
-        raise ValueError(
-            "--phases can have friendly_sam beside base alone, since its direction has "
-            f"a state; got {', '.join(names)}"
-        )
+    for name in STATEFUL:
+        if name in names and not {name, "base"}.issuperset(names):
+            raise ValueError(
+                f"--phases can have {name} beside base alone, since its direction has "
+                f"a state; got {', '.join(names)}"
+            )
     if config.lookahead == 0 and config.lookahead_alpha != RunConfig.lookahead_alpha:
         raise ValueError("--lookahead-alpha is for a --lookahead of some steps")

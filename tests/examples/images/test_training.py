@@ -174,7 +174,8 @@ def test_wrong_labels_are_learned_by_heart(tmp_path):
     training = Training(config, dataset)
     state = training.advance(training.init(), 0, 3)
     before = training.evaluate(state)
-    assert {*before} == {"test_loss", "test_accuracy", "flipped_accuracy"}
+    names = {"test_loss", "test_accuracy", "test_ece", "flipped_accuracy"}
+    assert {*before} == names
     for epoch in range(1, 40):
         state = training.advance(state, 3 * epoch, 3 * epoch + 3)
     after = training.evaluate(state)
@@ -189,19 +190,36 @@ def test_what_is_evaluated_is_what_the_network_says(digits):
     state = training.init()
     parts = training.parts
 
-    def accuracy(examples):
+    def logits(examples):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         images = training.prepare(jax.numpy.asarray(examples.images))
-        logits = training.model.apply(variables, images, train=False)
-        return np.mean(np.argmax(logits, -1) == examples.labels)
+        return np.asarray(training.model.apply(variables, images, train=False))
+
+    def accuracy(examples):
+        return np.mean(logits(examples).argmax(-1) == examples.labels)
+
+    def calibration_error(examples):
+        chances = np.exp(logits(examples))
+        chances /= chances.sum(-1, keepdims=True)
+        confidence, right = chances.max(-1), chances.argmax(-1) == examples.labels
+        error = 0.0
+        for low in np.arange(15) / 15:
+            there = (low < confidence) & (confidence <= low + 1 / 15)
+            if there.any():
+                gap = right[there].mean() - confidence[there].mean()
+                error += there.mean() * abs(gap)
+        return error
 
     evaluated = training.evaluate(state)
-    assert {*evaluated} == {"valid_loss", "valid_accuracy", "flipped_accuracy"}
+    names = {"valid_loss", "valid_accuracy", "valid_ece", "flipped_accuracy"}
+    assert {*evaluated} == names
     assert evaluated["valid_accuracy"] == pytest.approx(accuracy(parts.valid))
     assert evaluated["flipped_accuracy"] == pytest.approx(accuracy(parts.flipped))
     concluded = training.conclude(state)
-    assert {*concluded} == {"test_loss", "test_accuracy"}
+    assert {*concluded} == {"test_loss", "test_accuracy", "test_ece"}
     assert concluded["test_accuracy"] == pytest.approx(accuracy(digits.test))
+    error = calibration_error(digits.test)
+    assert concluded["test_ece"] == pytest.approx(error, rel=1e-4)
     # It trains on the rest, with the labels that it was given.
     assert training.feed.train == 1297 - 130
     np.testing.assert_array_equal(training.feed.arrays[1], parts.train.labels)

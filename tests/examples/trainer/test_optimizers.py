@@ -14,6 +14,7 @@ from examples.trainer.optimizers import make_phases
 from examples.trainer.optimizers import make_schedule
 from examples.trainer.optimizers import MEMBERS
 from examples.trainer.optimizers import OPTIONS
+from examples.trainer.optimizers import STATEFUL
 import lookbehind_optax as lb
 
 LATE = Config(
@@ -118,13 +119,14 @@ def train(phases, params):
     return params
 
 
-def test_a_phase_of_friendly_sam_may_come_later():
-    config = Config(phases=("base until 0.3", "friendly_sam until 0.6", "base until 1"))
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_phase_whose_direction_has_a_state_may_come_later(name):
+    config = Config(phases=("base until 0.3", f"{name} until 0.6", "base until 1"))
     assert np.isfinite(train(phases_of(config), jnp.array([3.0, 1.0]))).all()
 
 
 def test_every_phase_can_follow_any_other():
-    names = ["base", *sorted(MEMBERS.keys() - {"friendly_sam"})]
+    names = ["base", *sorted(MEMBERS.keys() - {*STATEFUL})]
     for name, other in zip(names, [*names[1:], "base"], strict=True):
         config = Config(phases=(f"{name} until 0.5", f"{other} until 1"))
         assert np.isfinite(train(phases_of(config), jnp.array([3.0, 1.0]))).all()

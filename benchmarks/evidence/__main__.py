@@ -1,0 +1,80 @@
+"""Evidence: where a climb pays, what Lookbehind adds, and at which price.
+
+    python -m benchmarks.evidence --questions noise-40
+
+Several processes with the same command share the work. docs/protocol.md says what is
+asked, and how it is answered.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import optuna
+from tqdm import tqdm
+
+from benchmarks import reports
+from benchmarks.evidence import cells
+from benchmarks.evidence.questions import QUESTIONS
+from benchmarks.paper import experiment
+from examples.trainer import command
+from examples.trainer.command import Settings
+from examples.trainer.command import settings
+from examples.trainer.paths import DataFolder
+from examples.trainer.paths import OutputFolder
+
+Name = Annotated[str, command.among(QUESTIONS)]
+
+
+@settings
+class Evidence(Settings):
+    """Run what docs/protocol.md lays down, and report on it.
+
+    Two commands:
+      python -m benchmarks.evidence --questions noise-40
+      python -m benchmarks.evidence --questions price-40 price-0 range
+
+    Attributes:
+      questions: what to answer, one after the other; benchmarks/evidence/questions.py
+        has the runs of each.
+      data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
+        if they aren't there. TFDS's own by default.
+      runs: folder of all trainings. One that was interrupted there is resumed.
+      output: folder for the results, as JSON, Markdown and PNG. What is there already
+        is not done again.
+    """
+
+    questions: command.Several[Name]
+    data_dir: DataFolder | None = None
+    runs: OutputFolder = Path("runs/evidence")
+    output: OutputFolder = Path("benchmarks/results/evidence")
+
+
+def answer(asked: Evidence, name: str) -> None:
+    """Does all cells of a question that no other process does, and reports."""
+    question, folder = QUESTIONS[name], asked.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = cells.Kept(asked.output / f"{name}.json", folder / "results.lock")
+    dataset = experiment.load(question.config.dataset, asked.data_dir, question.train)
+    of_question = list(cells.cells(question))
+    with tqdm(total=len(of_question), desc=name, unit=" runs") as progress:
+        again = True
+        while again:  # trials that others did let seeds begin
+            again = False
+            for cell in of_question:
+                progress.n = sum(kept.find(one) is not None for one in of_question)
+                progress.refresh()
+                again |= cells.attempt(name, question, cell, kept, dataset, folder)
+    reports.render(kept.path)
+
+
+@command.explained()
+def main(arguments: list[str] | None = None) -> None:
+    """Answers the questions that the command line names."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    asked = command.parse(Evidence, "benchmarks.evidence", arguments)
+    for name in asked.questions:
+        answer(asked, name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""What came out: a table of the rows, one of the claims, and a picture."""
+
+import itertools
+import textwrap
+from typing import Any
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+import numpy as np
+from scipy import stats
+
+from benchmarks import reports
+from benchmarks.evidence.questions import Question
+from benchmarks.evidence.questions import QUESTIONS
+from benchmarks.evidence.questions import Row
+from examples.trainer import command
+
+LEVEL = 0.05  # of the tests, and so of the 95 % intervals
+
+
+class Difference(NamedTuple):
+    """Of two rows, in points of final test accuracy, seed by seed.
+
+    Attributes:
+      mean: over the seeds that both have.
+      low: end of the 95 % interval by Student's t.
+      high: its other end.
+      p: of the two-sided test that the mean is 0.
+      n: number of seeds.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def seeds(results: dict[str, Any], label: str) -> dict[str, dict[str, Any]]:
+    """The runs of a row by seed."""
+    return results["rows"].get(label, {}).get("seeds", {})
+
+
+def values(results: dict[str, Any], label: str, name: str) -> np.ndarray:
+    """A number of each seed that has it."""
+    found = [it[name] for it in seeds(results, label).values() if name in it]
+    return np.array(found)
+
+
+def difference(results: dict[str, Any], row: str, over: str) -> Difference | None:
+    """Of a row over another; None if they have fewer than two seeds in common."""
+    ours, theirs = seeds(results, row), seeds(results, over)
+    points = [
+        100 * (ours[seed]["test_accuracy"] - theirs[seed]["test_accuracy"])
+        for seed in ours.keys() & theirs.keys()
+    ]
+    if len(points) < 2 or np.ptp(points) == 0:
+        return None
+    mean, error = float(np.mean(points)), float(stats.sem(points))
+    half = stats.t.ppf(1 - LEVEL / 2, len(points) - 1) * error
+    p = stats.ttest_1samp(points, 0.0).pvalue  # pyright: ignore
+    return Difference(mean, mean - half, mean + half, p, len(points))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's correction for as many tests as there are."""
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    corrected = np.minimum(1, np.maximum.accumulate(factors * np.sort(p_values)))
+    return list(corrected[np.argsort(order)])
+
+
+def corrected(found: list[Difference | None]) -> list[Difference | None]:
+    """Differences with p-values that account for one another."""
+    known = [it for it in found if it is not None]
+    fixed = iter(holm([it.p for it in known]))
+    return [None if it is None else it._replace(p=next(fixed)) for it in found]
+
+
+def verdict(found: Difference | None) -> str:
+    """What a difference says about a claim."""
+    if found is None:
+        return "not run"
+    if found.p >= LEVEL:
+        return "not shown"
+    return "holds" if found.mean > 0 else "the opposite holds"
+
+
+def say(found: Difference | None) -> list[str]:
+    """Cells for difference, interval, and p-value."""
+    if found is None:
+        return ["", "", ""]
+    low, high = f"{found.low:+.2f}", f"{found.high:+.2f}"
+    return [f"{found.mean:+.2f}", f"{low} to {high}", f"{found.p:.2g}"]
+
+
+def table(results: dict[str, Any]) -> str:
+    """The question, its rows, and its claims."""
+    question = QUESTIONS[results["question"]]
+    parts = [f"**{question.about}**", setting(question), rows_table(question, results)]
+    if question.claims:
+        parts.append(claims_table(question, results))
+    return "\n\n".join(parts)
+
+
+def setting(question: Question) -> str:
+    """In a sentence, what all runs have in common."""
+    config = question.config
+    return (
+        f"{config.dataset}, the first {question.train:,} images, {config.model}, "
+        f"{config.epochs} epochs; ± is a standard deviation, intervals are of 95 %, "
+        "and p is corrected by Holm's method."
+    )
+
+
+def rows_table(question: Question, results: dict[str, Any]) -> str:
+    """A row for each way to train."""
+    head = ["", "gradients", "seconds", "test accuracy (%)", "at the best epoch"]
+    head += ["wrong labels learnt (%)", "calibration error (%)", "n"]
+    head += [f"over {question.reference}", "95 %", "p"]
+    head += ["parameters"] if any(row.space for row in question.rows) else []
+    done = [row for row in question.rows if seeds(results, row.label)]
+    found = corrected(
+        [
+            None
+            if row.label == question.reference
+            else difference(results, row.label, question.reference)
+            for row in done
+        ]
+    )
+    if not done:
+        return "No row was run."
+    unit = float(values(results, done[0].label, "gradients")[0])
+    lines = []
+    for row, over in zip(done, found, strict=True):
+        of_row = {name: values(results, row.label, name) for name in COLUMNS}
+        cells = [row.label, f"{of_row['gradients'].mean() / unit:.2g} ×"]
+        cells += [f"{of_row['seconds'].mean():.0f}"]
+        cells += [percent(of_row[name]) for name in COLUMNS[2:]]
+        cells += [str(len(of_row["test_accuracy"])), *say(over)]
+        if "parameters" in head:
+            cells.append(parameters(next(iter(seeds(results, row.label).values()))))
+        lines.append(cells)
+    return reports.markdown(head, lines)
+
+
+COLUMNS = (
+    *("gradients", "seconds", "test_accuracy", "best_test_accuracy"),
+    *("flipped_accuracy", "test_ece"),
+)
+
+
+def percent(shares: np.ndarray) -> str:
+    """Mean and standard deviation in percent; nothing of nothing."""
+    if not len(shares):
+        return ""
+    if len(shares) == 1:
+        return f"{100 * shares[0]:.1f}"
+    return f"{100 * shares.mean():.1f} ± {100 * shares.std(ddof=1):.1f}"
+
+
+def parameters(cell: dict[str, Any]) -> str:
+    """What the search chose, as flags are named."""
+    return ", ".join(
+        f"{command.flag(name)[2:]} {value:.2g}"
+        if isinstance(value, float)
+        else f"{command.flag(name)[2:]} {value}"
+        for name, value in cell["params"].items()
+    )
+
+
+def claims_table(question: Question, results: dict[str, Any]) -> str:
+    """A row for each claim, with the verdict."""
+    found = corrected(
+        [difference(results, claim.row, claim.over) for claim in question.claims]
+    )
+    head = ["claim", "compares", "difference", "95 %", "p", "n", ""]
+    lines = [
+        [
+            claim.text,
+            f"{claim.row} – {claim.over}",
+            *say(of_claim),
+            "" if of_claim is None else str(of_claim.n),
+            verdict(of_claim),
+        ]
+        for claim, of_claim in zip(question.claims, found, strict=True)
+    ]
+    return reports.markdown(head, lines)
+
+
+# A method has the same colour in every picture; of Okabe and Ito's palette.
+FAMILIES = {
+    "SGD": "#000000",
+    "random": "#999999",
+    "Multistep": "#D55E00",
+    "Lookahead": "#E69F00",
+    "Lookbehind": "#009E73",
+    "ASAM": "#56B4E9",
+    "SAM": "#0072B2",
+    "": "#CC79A7",
+}
+
+
+def color(label: str) -> str:
+    """Of the family that a label begins with."""
+    return next(it for start, it in FAMILIES.items() if label.startswith(start))
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Final accuracies: of each row, or over the question's number."""
+    question = QUESTIONS[results["question"]]
+    done = [row for row in question.rows if seeds(results, row.label)]
+    height = 6 if question.x else 1.5 + 0.28 * max(10, len(done))
+    drawn = Figure(figsize=(8, height), layout="constrained")
+    axes: Any = drawn.subplots()
+    if question.x:
+        draw_lines(axes, results, done)
+        axes.set_xlabel(question.x)
+        drawn.legend(
+            loc="outside lower center", ncols=2, frameon=False, fontsize="small"
+        )
+    else:
+        draw_rows(axes, results, done)
+    text = textwrap.fill(setting(question), 90)
+    axes.set_title(f"{question.about}\n{text}", fontsize="medium")
+    return drawn
+
+
+def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
+    """A dot and its interval for each row, the best on top."""
+    labels = [row.label for row in done]
+    found = {label: 100 * values(results, label, "test_accuracy") for label in labels}
+    ordered = sorted(labels, key=lambda label: found[label].mean())
+    for place, label in enumerate(ordered):
+        points = found[label]
+        axes.plot(points, [place] * len(points), ".", color="#BBBBBB", zorder=0)
+        axes.errorbar(
+            points.mean(),
+            place,
+            xerr=half_width(points),
+            fmt="o",
+            capsize=3,
+            color=color(label),
+        )
+    axes.set_yticks(range(len(ordered)), ordered)
+    axes.set_xlabel("test accuracy after the last epoch (%); bars: 95 %")
+    axes.grid(axis="x", alpha=0.3)
+
+
+def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
+    """Rows of a line over their number, the others as horizontal lines."""
+    lines: dict[str, list[Row]] = {}
+    for row in done:
+        lines.setdefault(row.line, []).append(row)
+    styles = itertools.cycle(("--", ":", "-.", (0, (8, 2))))
+    for row in lines.pop("", []):
+        mean = 100 * values(results, row.label, "test_accuracy").mean()
+        style = next(styles)
+        axes.axhline(mean, linestyle=style, color=color(row.label), label=row.label)
+    marks = itertools.cycle("osD^vP*X")
+    for line, rows in lines.items():
+        points = [100 * values(results, row.label, "test_accuracy") for row in rows]
+        axes.errorbar(
+            [row.x for row in rows],
+            [it.mean() for it in points],
+            yerr=[half_width(it) for it in points],
+            marker=next(marks),
+            capsize=3,
+            color=color(line),
+            label=line,
+        )
+    axes.set_ylabel("test accuracy after the last epoch (%); bars: 95 %")
+    axes.grid(alpha=0.3)
+
+
+def half_width(points: np.ndarray) -> float:
+    """Of the 95 % interval of a mean."""
+    if len(points) < 2:
+        return 0.0
+    return float(stats.t.ppf(1 - LEVEL / 2, len(points) - 1) * stats.sem(points))

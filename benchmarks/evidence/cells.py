@@ -1,0 +1,215 @@
+"""The cells of a question: a trial or a seed of a row, each a run, in one JSON.
+
+Processes share the work: each cell has a lock, which ends with its process, and a cell
+whose numbers are in the JSON is not done again, so that the rest of a question may be
+done elsewhere.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import gc
+import json
+from pathlib import Path
+import shutil
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
+
+import filelock
+import jax
+import optuna
+
+from benchmarks.evidence.questions import Question
+from benchmarks.evidence.questions import Row
+from examples.images import data
+from examples.images.config import Config
+from examples.images.training import Training
+from examples.search import space
+from examples.search.study import random_sampler
+from examples.trainer import command
+from examples.trainer import folders
+from examples.trainer import runs
+from examples.trainer.provenance import provenance
+
+VALIDATION = 0.1
+TRIAL_SEED = 1000  # which no row is judged by
+
+
+class Cell(NamedTuple):
+    """A run.
+
+    Attributes:
+      row: what it is a run of.
+      kind: "trials", which choose the parameters, or "seeds", which judge them.
+      number: of the trial, or the seed.
+    """
+
+    row: Row
+    kind: Literal["trials", "seeds"]
+    number: int
+
+    @property
+    def name(self) -> str:
+        """As a folder."""
+        label = self.row.label.replace(" ", "-").replace(",", "")
+        return f"{label}/{self.kind}-{self.number}"
+
+
+def cells(question: Question) -> Iterator[Cell]:
+    """All cells, in the order in which they are done."""
+    for row in question.rows:
+        searches = row.space and not question.searched
+        for number in range(question.trials if searches else 0):
+            yield Cell(row, "trials", number)
+        for number in range(question.seeds):
+            yield Cell(row, "seeds", number)
+
+
+class Kept:
+    """The numbers of a question, in a JSON that processes share.
+
+    Attributes:
+      path: of the JSON.
+    """
+
+    def __init__(self, path: Path, lock: Path):
+        """Nothing is read yet."""
+        self.path, self.alone = path, filelock.FileLock(lock)
+
+    def read(self) -> dict[str, Any]:
+        """What is known, by label of the row, kind, and number."""
+        return json.loads(self.path.read_text())["rows"] if self.path.exists() else {}
+
+    def find(self, cell: Cell) -> dict[str, Any] | None:
+        """The numbers of a cell, if it is done."""
+        of_row = self.read().get(cell.row.label, {})
+        return of_row.get(cell.kind, {}).get(str(cell.number))
+
+    def add(self, question: str, cell: Cell, numbers: dict[str, Any]) -> None:
+        """Keeps the numbers of a cell."""
+        with self.alone:
+            rows = self.read()
+            of_row = rows.setdefault(cell.row.label, {"trials": {}, "seeds": {}})
+            found = {**of_row[cell.kind], str(cell.number): numbers}
+            of_row[cell.kind] = dict(sorted(found.items(), key=lambda it: int(it[0])))
+            kept = {"benchmark": "answers", **provenance(), "question": question}
+            text = json.dumps({**kept, "rows": rows}, indent=1, ensure_ascii=False)
+            folders.write_text(self.path, text + "\n")
+
+
+def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
+    """The parameters of the trial with the highest validation accuracy.
+
+    Returns:
+      None if a trial is missing.
+    """
+    if not row.space:
+        return {}
+    trials = of_row.get("trials", {})
+    if len(trials) < question.trials:
+        return None
+    return max(trials.values(), key=lambda trial: trial["valid_accuracy"])["params"]
+
+
+def draw(row: Row, number: int) -> dict[str, Any]:
+    """The parameters of a trial: the same rate and ρ for every row that has them."""
+    trial = optuna.create_study(sampler=random_sampler(0, number)).ask()
+    return {
+        name: space.suggest(trial, name, values)
+        for name, values in space.parse(row.space).items()
+    }
+
+
+def configure(
+    question: Question, cell: Cell, params: dict[str, Any], folder: Path
+) -> Config:
+    """The settings of a cell."""
+    searches = cell.kind == "trials"
+    return dataclasses.replace(
+        question.config,
+        **cell.row.options,
+        **params,
+        seed=TRIAL_SEED if searches else cell.number,
+        validation=VALIDATION if searches else 0.0,
+        output=folder,
+    )
+
+
+def measure(
+    question: Question,
+    cell: Cell,
+    params: dict[str, Any],
+    dataset: data.Dataset,
+    folder: Path,
+) -> dict[str, Any]:
+    """Trains, or finds it done in the folder; what is kept of it.
+
+    A training that fails counts as one without a single right answer.
+    """
+    config = configure(question, cell, params, folder)
+    judge = "valid" if cell.kind == "trials" else "test"
+    about = {"params": params, **provenance()}
+    del about["device"]
+    try:
+        summary = runs.run(config, Training(config, dataset), folder)
+    except FloatingPointError as error:
+        return about | {"failed": str(error), f"{judge}_accuracy": 0.0}
+    finally:
+        jax.clear_caches()  # of functions that no other cell will use
+        gc.collect()
+    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    names = (f"{judge}_accuracy", f"{judge}_loss", f"{judge}_ece")
+    names += ("accuracy", "loss", "perturbed_loss", "flipped_accuracy")
+    return about | {
+        **{name: round(last[name], 6) for name in names if name in last},
+        f"best_{judge}_accuracy": summary[f"best_{judge}_accuracy"],
+        "gradients": summary["gradient_evaluations"],
+        "seconds": summary["wall_seconds"],
+    }
+
+
+def attempt(
+    name: str, question: Question, cell: Cell, kept: Kept, dataset: Any, folder: Path
+) -> bool:
+    """Does a cell, unless it is done, or another process does it, or it must wait.
+
+    Args:
+      name: of the question.
+      question: what is asked.
+      cell: what is to be done.
+      kept: the numbers so far.
+      dataset: to train on.
+      folder: of the question's runs.
+
+    Returns:
+      Whether it was done here.
+    """
+    place = folder / cell.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(f"{place}.lock", timeout=0)
+    with contextlib.suppress(filelock.Timeout), lock:
+        if kept.find(cell) is not None:
+            return False
+        if cell.kind == "trials":
+            params = draw(cell.row, cell.number)
+        else:
+            params = parameters(question, cell.row, kept)
+        if params is None:
+            return False
+        numbers = measure(question, cell, params, dataset, place)
+        kept.add(name, cell, numbers)
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        return True
+    return False
+
+
+def parameters(question: Question, row: Row, kept: Kept) -> Any:
+    """Those a row is judged with; None while they aren't known."""
+    path = kept.path
+    if question.searched:
+        path = path.with_stem(question.searched)
+        if not path.exists():
+            raise command.Invalid(f"--question {question.searched} must come first")
+    rows = json.loads(path.read_text())["rows"] if path.exists() else {}
+    return best(question, row, rows.get(row.label, {}))
