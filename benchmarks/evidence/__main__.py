@@ -52,7 +52,8 @@ class Evidence(Settings):
 def answer(asked: Evidence, name: str) -> None:
     """Does all cells of a question that no other process does, and reports."""
     question, folder = QUESTIONS[name], asked.runs / name
-    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, asked.output):
+        place.mkdir(parents=True, exist_ok=True)
     kept = cells.Kept(asked.output / f"{name}.json", folder / "results.lock")
     dataset = experiment.load(question.config.dataset, asked.data_dir, question.train)
     of_question = list(cells.cells(question))

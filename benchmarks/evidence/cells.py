@@ -210,6 +210,6 @@ def parameters(question: Question, row: Row, kept: Kept) -> Any:
     if question.searched:
         path = path.with_stem(question.searched)
         if not path.exists():
-            raise command.Invalid(f"--question {question.searched} must come first")
+            raise command.Invalid(f"--questions {question.searched} must come first")
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
     return best(question, row, rows.get(row.label, {}))

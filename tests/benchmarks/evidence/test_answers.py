@@ -1,0 +1,138 @@
+"""Statistics by hand, and what the tables and pictures say of them."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.evidence import answers
+from benchmarks.evidence.questions import Claim
+from benchmarks.evidence.questions import Question
+from benchmarks.evidence.questions import QUESTIONS
+from benchmarks.evidence.questions import Row
+from examples.images.config import Config
+
+ROWS = (Row("SGD", {}), Row("SAM", {}, line="a line", x=1), Row("ASAM", {}))
+
+
+CLAIMS = (Claim("It pays.", "SAM", "SGD"),)
+
+
+def question(x=""):
+    return Question("Which?", Config(), 100, ROWS, "SGD", CLAIMS, x=x)
+
+
+def results(**accuracies):
+    rows = {
+        label: {
+            "trials": {},
+            "seeds": {
+                str(seed): {
+                    "params": {"learning_rate": 0.123, "k": 2},
+                    "test_accuracy": accuracy,
+                    "best_test_accuracy": accuracy + 0.1,
+                    "test_ece": 0.05,
+                    "gradients": 100 * (1 + (label == "SAM")),
+                    "seconds": 7.0,
+                }
+                for seed, accuracy in enumerate(found)
+            },
+        }
+        for label, found in accuracies.items()
+    }
+    return {"question": "asked", "rows": rows}
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    def set_question(**values):
+        monkeypatch.setitem(QUESTIONS, "asked", question(**values))
+
+    return set_question
+
+
+def test_a_difference_is_of_the_paired_test():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.uniform(size=(2, 6))
+    found = answers.difference(results(SAM=ours, SGD=theirs), "SAM", "SGD")
+    assert found is not None
+    expected = stats.ttest_rel(100 * ours, 100 * theirs)
+    interval = expected.confidence_interval(0.95)  # pyright: ignore
+    assert found.p == pytest.approx(expected.pvalue)  # pyright: ignore
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.mean == pytest.approx(100 * np.mean(ours - theirs))
+    assert found.n == 6
+
+
+def test_a_difference_needs_two_seeds():
+    assert answers.difference(results(SAM=[0.5], SGD=[0.4]), "SAM", "SGD") is None
+    assert answers.difference(results(SAM=[0.5, 0.6]), "SAM", "SGD") is None
+
+
+def test_holm_by_hand():
+    # Sorted they are multiplied by 4, 3, 2 and 1, and none falls below one before it.
+    assert answers.holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx(
+        [0.06, 0.04, 0.06, 0.06]
+    )
+    assert answers.holm([0.6, 0.7]) == [1, 1]
+    assert answers.holm([]) == []
+
+
+def test_verdicts():
+    found = answers.Difference(1.0, 0.5, 1.5, 0.01, 5)
+    assert answers.verdict(found) == "holds"
+    assert answers.verdict(found._replace(mean=-1.0)) == "the opposite holds"
+    assert answers.verdict(found._replace(p=0.06)) == "not shown"
+    assert answers.verdict(None) == "not run"
+
+
+def test_tables_by_hand(ask):
+    ask()
+    # A difference of 10 and 20 points: t = 3 with one degree of freedom.
+    shown = answers.table(results(SGD=[0.5, 0.6], SAM=[0.6, 0.8]))
+    p = 1 - 2 * np.arctan(3) / np.pi
+    half = stats.t.ppf(0.975, 1) * 5
+    interval = f"{15 - half:+.2f} to {15 + half:+.2f}"
+    end = f"+15.00 | {interval} | {p:.2g} |"
+    assert (
+        "| SAM | 2 × | 7 | 70.0 ± 14.1 | 80.0 ± 14.1 |  | 5.0 ± 0.0 | 2 | " + end
+    ) in shown
+    assert "| SGD | 1 × | 7 | 55.0 ± 7.1 | 65.0 ± 7.1 |" in shown
+    assert f"| It pays. | SAM – SGD | {end} 2 | not shown |" in shown
+    assert "ASAM" not in shown
+
+
+def test_parameters_are_named_as_flags():
+    cell = {"params": {"learning_rate": 0.1234, "k": 2, "alpha": "adaptive"}}
+    assert answers.parameters(cell) == "learning-rate 0.12, k 2, alpha adaptive"
+
+
+@pytest.mark.parametrize("x", ["", "a number"])
+def test_pictures(ask, x):
+    ask(x=x)
+    found = results(SGD=[0.5, 0.6], SAM=[0.6, 0.8], ASAM=[0.9])
+    drawn = answers.figure(found)
+    (axes,) = drawn.axes
+    if x:
+        assert axes.get_xlabel() == x
+        (legend,) = drawn.legends
+        assert [text.get_text() for text in legend.get_texts()] == [
+            *("SGD", "ASAM", "a line")
+        ]
+    else:
+        labels = [text.get_text() for text in axes.get_yticklabels()]
+        assert labels == ["SGD", "SAM", "ASAM"]  # the best on top
+
+
+def test_a_question_without_runs_says_so(ask):
+    ask()
+    shown = answers.table({"question": "asked", "rows": {}})
+    assert "No row was run." in shown
+    assert "not run" in shown
+    answers.figure({"question": "asked", "rows": {}})
+
+
+def test_a_method_has_one_colour():
+    assert answers.color("SAM of radius kρ") == answers.color("SAM")
+    assert answers.color("Lookbehind-ASAM") == answers.color("Lookbehind-SAM")
+    assert answers.color("ASAM") != answers.color("SAM")
+    assert answers.color("GSAM") == answers.color("Friendly-SAM")

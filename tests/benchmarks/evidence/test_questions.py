@@ -1,0 +1,94 @@
+"""Every run of the evidence is possible, and as the protocol promises."""
+
+import itertools
+from pathlib import Path
+import re
+
+import pytest
+
+from benchmarks.evidence import cells
+from benchmarks.evidence.questions import LEVELS
+from benchmarks.evidence.questions import QUESTIONS
+from examples.images import data
+from examples.images.training import Training
+from examples.search.space import parse
+
+DIGITS = data.load("digits")
+
+
+def phases(question, row):
+    """What trains, with a trial's parameters if it searches."""
+    params = cells.draw(row, 0) if row.space else {}
+    cell = cells.Cell(row, "seeds", 0)
+    config = cells.configure(question, cell, params, Path("nowhere"))
+    return config.epochs, Training(config, DIGITS).phases
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_row_is_a_training_of_its_own(name):
+    question = QUESTIONS[name]
+    names = [cell.name for cell in cells.cells(question)]
+    assert len(set(names)) == len(names)
+    labels = {row.label for row in question.rows}
+    assert len(labels) == len(question.rows)
+    assert question.reference in labels
+    for claim in question.claims:
+        assert {claim.row, claim.over} <= labels
+
+
+# The rows of "range" are compared with one another alone.
+@pytest.mark.parametrize("name", sorted(QUESTIONS.keys() - {"range"}))
+def test_sgd_takes_as_many_gradients_as_every_row_that_climbs_all_the_way(name):
+    question = QUESTIONS[name]
+    prices = {}
+    for row in question.rows:
+        epochs, trained = phases(question, row)
+        if len(trained) == 1:
+            price = epochs * trained[0].gradients / question.config.epochs
+            prices[row.label] = price
+    of_sgd = {price for label, price in prices.items() if label.startswith("SGD")}
+    assert set(prices.values()) == of_sgd == {1, 2, 3}
+
+
+def test_a_share_of_climbs_costs_the_same_wherever_they_are():
+    question = QUESTIONS["price-40"]
+    for share in (0.1, 0.2, 0.3, 0.5):
+        climbs = []
+        for row in question.rows:
+            if row.x == share:
+                _, trained = phases(question, row)
+                starts = [0, *(phase.until for phase in trained)]
+                lengths = [b - a for a, b in itertools.pairwise(starts)]
+                pairs = zip(trained, lengths, strict=True)
+                climbs.append(sum(n for phase, n in pairs if phase.name != "base"))
+        assert len(climbs) == 8
+        steps = starts[-1]
+        assert climbs == pytest.approx([share * steps] * 8, abs=6)
+
+
+def test_only_the_first_level_of_noise_searches():
+    first, *others = (QUESTIONS[f"noise-{percent}"] for percent in LEVELS)
+    assert {cell.kind for cell in cells.cells(first)} == {"trials", "seeds"}
+    for other in others:
+        assert {cell.kind for cell in cells.cells(other)} == {"seeds"}
+        assert [row.label for row in other.rows] == [row.label for row in first.rows]
+
+
+def test_rows_search_the_same_rates_and_radii():
+    rows = QUESTIONS["noise-40"].rows
+    for number in range(3):
+        drawn = [cells.draw(row, number) for row in rows]
+        assert len({it["learning_rate"] for it in drawn}) == 1
+        radii = {it["rho"] for it in drawn if "rho" in it}
+        assert max(radii) == pytest.approx(10 * min(radii))  # ASAM's and the others'
+        assert len({round(rho, 12) for rho in radii}) == 2
+        for row, it in zip(rows, drawn, strict=True):
+            assert it.keys() == parse(row.space).keys()
+    assert cells.draw(rows[1], 0) != cells.draw(rows[1], 1)
+
+
+def test_the_protocol_names_every_claim_of_question_1():
+    page = Path("docs/protocol.md").read_text()
+    lines = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    claims = QUESTIONS["noise-40"].claims
+    assert lines == [(it.text.rstrip("."), it.row, it.over) for it in claims]
