@@ -111,7 +111,7 @@ def lookbehind(label: str, kin: Literal["sam", "asam"], **options: Any) -> Row:
     return method(label, f"lookbehind_{kin}", *space, k=2, **options)
 
 
-# In the order in which they are run: what tells most comes first.
+# In the order in which they are run: the most informative first.
 METHODS = (
     sgd(1),
     method("SAM", "sam", RHO),
