@@ -7,11 +7,12 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    fences = r"^```(?:{code-cell} )?python\n(.*?)^```"
+    return re.findall(fences, page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def test_pages_have_examples():
