@@ -72,7 +72,7 @@ def asam_direction(
 
     Args:
       eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
-      weights: tells weights from biases, as a function of the leaf's path (of
+      weights: says which leaves are weights, as a function of the leaf's path (of
         `jax.tree_util` keys) and the leaf. By default a leaf is a bias if the last
         name in its path is `b` or ends in `bias`, and a weight otherwise: Flax's
         `kernel`, `scale` and `embedding` are weights, and so is a leaf without a name.

@@ -7,21 +7,24 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    fences = r"^```(?:{code-cell} )?python\n(.*?)^```"
+    return re.findall(fences, page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_pages_have_examples():
+    assert [page.name for page in PAGES if not blocks(page)] == ["protocol.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_run(page):
-    code = blocks(page)
-    assert code
     scope = {}
     # Flax and Optax's Adam aren't written for strict promotion.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for block in code:
+        for block in blocks(page):
             exec(compile(block, str(page), "exec"), scope)
 
 

@@ -57,13 +57,20 @@ class Cell(NamedTuple):
 
 
 def cells(question: Question) -> Iterator[Cell]:
-    """All cells, in the order in which they are done."""
+    """All cells, in the order in which they are done.
+
+    A row that searches comes whole before the next; without a search, all rows have a
+    seed before any has the next, so that there is soon something to compare.
+    """
+    if question.searched or not any(row.space for row in question.rows):
+        for seed in range(question.seeds):
+            yield from (Cell(row, "seeds", seed) for row in question.rows)
+        return
     for row in question.rows:
-        searches = row.space and not question.searched
-        for number in range(question.trials if searches else 0):
+        for number in range(question.trials if row.space else 0):
             yield Cell(row, "trials", number)
-        for number in range(question.seeds):
-            yield Cell(row, "seeds", number)
+        for seed in range(question.seeds):
+            yield Cell(row, "seeds", seed)
 
 
 class Kept:

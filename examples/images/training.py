@@ -27,7 +27,7 @@ BINS = 15  # of confidences, as in Guo et al. 2017
 
 
 class State(NamedTuple):
-    """All that a run needs to go on, and so what a checkpoint holds.
+    """All that a run needs to resume, and so what a checkpoint holds.
 
     Attributes:
       step: steps taken.
@@ -45,7 +45,7 @@ class State(NamedTuple):
 
 
 class Training(Phased):
-    """A run as its configuration tells it; pure functions of the `State`.
+    """A run as its configuration says; pure functions of the `State`.
 
     Attributes:
       judge: name of the examples that are evaluated after each epoch.

@@ -71,12 +71,12 @@ def remember(memory: Memory, batch: Batch, key: jax.Array) -> Memory:
       <https://doi.org/10.1145/3147.3165>`_, 1985, Algorithm R
     """
     capacity, size = len(memory.labels), len(batch.labels)
-    turn = jnp.arange(size, dtype=jnp.int32)
-    number = memory.seen + turn
+    order = jnp.arange(size, dtype=jnp.int32)
+    number = memory.seen + order
     drawn = jax.random.randint(key, (size,), 0, number + 1)
     place = jnp.where(number < capacity, number, drawn)
     # Of images that take the same place, the last one stays: JAX doesn't promise that.
-    again = (place[None, :] == place[:, None]) & (turn[None, :] > turn[:, None])
+    again = (place[None, :] == place[:, None]) & (order[None, :] > order[:, None])
     place = jnp.where(again.any(axis=1), capacity, place)
     images, labels, tasks = (
         kept.at[place].set(new, mode="drop")

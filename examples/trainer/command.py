@@ -84,7 +84,7 @@ class Settings:
 
 
 def _beyond_32_bits(values: Any) -> list[str]:
-    """A line for each number that would overflow, or turn infinite, on a device."""
+    """A line for each number that would overflow on a device."""
     lines = []
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
@@ -184,10 +184,10 @@ def parse(
         args=arguments,
         config=(quick, tyro.conf.OmitArgPrefixes),
     )
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in vars(read):
-        told |= vars(getattr(read, name))
-    return kind(**told)
+        values |= vars(getattr(read, name))
+    return kind(**values)
 
 
 def load(kind: type[Any], path: Path) -> dict[str, Any]:

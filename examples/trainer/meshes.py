@@ -1,4 +1,4 @@
-"""Where arrays lie: on one device, or on a mesh as `--mesh` tells it."""
+"""Where arrays lie: on one device, or on a mesh as `--mesh` says."""
 
 from collections.abc import Callable
 import dataclasses
@@ -69,22 +69,22 @@ class Layout:
 
 
 def layout(axes: tuple[str, ...]) -> Layout:
-    """The layout that `--mesh` tells; without it, the first device.
+    """The layout that `--mesh` names; without it, the first device.
 
     Raises:
       ValueError: if the axes are others, or their devices aren't all there are.
     """
-    told = " ".join(axes)
+    given = " ".join(axes)
     sizes, named = dict.fromkeys(AXES, 1), set()
     for axis in axes:
         name, _, size = axis.partition("=")
         if name not in AXES or not size.isdecimal() or int(size) < 1:
             raise ValueError(
                 f"--mesh must look like 'data=8', 'fsdp=8' or 'data=2 fsdp=4'; "
-                f"got {told!r}"
+                f"got {given!r}"
             )
         if name in named:
-            raise ValueError(f"--mesh must name each axis once; got {told!r}")
+            raise ValueError(f"--mesh must name each axis once; got {given!r}")
         named.add(name)
         sizes[name] = int(size)
     devices = jax.devices() if axes else jax.devices()[:1]
@@ -96,7 +96,7 @@ def layout(axes: tuple[str, ...]) -> Layout:
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(
             f"--mesh must be of all {len(devices)} devices, such as "
-            f"data={len(devices)}; got {told!r}"
+            f"data={len(devices)}; got {given!r}"
         )
     grid = np.array(devices).reshape(tuple(sizes.values()))
     return Layout(Mesh(grid, AXES))
@@ -106,7 +106,7 @@ def join() -> None:
     """Joins the other processes of this run, whom JAX finds by its environment.
 
     Raises:
-      ValueError: if nothing tells where they are.
+      ValueError: if nothing says where they are.
     """
     try:
         jax.distributed.initialize()
@@ -131,13 +131,13 @@ def from_first(function: Callable[[], Any]) -> Any:
     answer = b""
     if jax.process_index() == 0:
         try:
-            told = {"value": function()}
+            sent = {"value": function()}
         except (ValueError, OSError) as error:
-            told = {"error": str(error)}
-        answer = json.dumps(told).encode()
+            sent = {"error": str(error)}
+        answer = json.dumps(sent).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
     filled = np.frombuffer(answer.ljust(size), np.uint8)
-    told = json.loads(multihost_utils.broadcast_one_to_all(filled).tobytes())
-    if "error" in told:
-        raise ValueError(told["error"])
-    return told["value"]
+    received = json.loads(multihost_utils.broadcast_one_to_all(filled).tobytes())
+    if "error" in received:
+        raise ValueError(received["error"])
+    return received["value"]

@@ -58,7 +58,7 @@ def read(flag: str, paths: tuple[Path, Path]) -> Pairs:
 
 
 def _read_lines(flag: str, path: Path) -> list[str]:
-    """The lines of a file, of which only those that end in \\n are told apart."""
+    """The lines of a file; only \\n ends a line."""
     opens = gzip.open if path.suffix == ".gz" else open
     try:
         with opens(path, "rt", encoding="utf-8", newline="\n") as file:

@@ -24,7 +24,7 @@ from examples.translation.transformer import translate
 
 
 class State(NamedTuple):
-    """All that a run needs to go on, and so what a checkpoint holds.
+    """All that a run needs to resume, and so what a checkpoint holds.
 
     Attributes:
       step: steps taken.
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Translation(Phased):
-    """A run as its configuration tells it; pure functions of the `State`.
+    """A run as its configuration says; pure functions of the `State`.
 
     Attributes:
       files: what the run keeps in its folder, by name.

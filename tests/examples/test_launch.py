@@ -29,12 +29,12 @@ def devices_of(arguments):
 
 def test_slurm_passes_a_mesh_of_all_its_gpus():
     script = SLURM.read_text()
-    told = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script, re.MULTILINE))
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script, re.MULTILINE))
     # JAX gives each process of Slurm one device.
-    assert told["ntasks-per-node"] == told["gpus-per-node"]
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
     (command,) = re.findall(r"-m examples\.images(.*?);", script, re.DOTALL)
     arguments = shlex.split(command.replace("\\\n", " "))
-    processes = int(told["nodes"]) * int(told["ntasks-per-node"])
+    processes = int(options["nodes"]) * int(options["ntasks-per-node"])
     assert devices_of(arguments) == processes
 
 

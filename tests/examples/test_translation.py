@@ -335,13 +335,13 @@ def test_the_schedule_falls_as_the_root_of_the_steps():
     np.testing.assert_allclose(rates, [0, 0.005, 0.01, 0.005, 0.01 / 3], rtol=1e-5)
 
 
-def test_adam_is_told_its_constants():
+def test_adam_has_its_constants():
     params = jnp.array([1.0, 2.0])
     gradient = jnp.array([0.3, -1e-9])
-    told = make_base(TranslationConfig(), 0.1)
+    made = make_base(TranslationConfig(), 0.1)
     own = optax.adam(0.1, b1=0.9, b2=0.98, eps=1e-9)
     for _ in range(2):
-        updates, _ = told.update(gradient, told.init(params), params)
+        updates, _ = made.update(gradient, made.init(params), params)
         np.testing.assert_array_equal(
             updates, own.update(gradient, own.init(params), params)[0]
         )
@@ -363,21 +363,21 @@ def test_parts_of_a_minibatch_add_up(training, minibatch):
     assert abs(parts[0] - parts[1]) > 1e-3
 
 
-# What it is told.
+# Its flags.
 
 
 def test_every_recipe_is_a_configuration(tmp_path):
     for recipe in TRANSLATION_RECIPES:
         files = write(tmp_path, "a", (["ein"], ["one"]))
-        told = parse(["--recipe", recipe, "--train", *map(str, files)])
-        assert told.recipe == recipe
-        assert told.train == files
-        assert told.betas == (0.9, 0.98)
-        assert told.schedule == "inverse-sqrt"
-        assert told.switch_minibatches
-        command.save(told, tmp_path / "config.json")
+        config = parse(["--recipe", recipe, "--train", *map(str, files)])
+        assert config.recipe == recipe
+        assert config.train == files
+        assert config.betas == (0.9, 0.98)
+        assert config.schedule == "inverse-sqrt"
+        assert config.switch_minibatches
+        command.save(config, tmp_path / "config.json")
         again = parse(["--config", str(tmp_path / "config.json")])
-        assert dataclasses.replace(again, config=None) == told
+        assert dataclasses.replace(again, config=None) == config
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,8 @@ def test_a_share_of_climbs_costs_the_same_wherever_they_are():
                 lengths = [b - a for a, b in itertools.pairwise(starts)]
                 pairs = zip(trained, lengths, strict=True)
                 climbs.append(sum(n for phase, n in pairs if phase.name != "base"))
-        assert len(climbs) == 8
         steps = starts[-1]
-        assert climbs == pytest.approx([share * steps] * 8, abs=6)
+        assert climbs == pytest.approx([share * steps] * 5, abs=6)
 
 
 def test_only_the_first_level_of_noise_searches():
@@ -71,7 +70,8 @@ def test_only_the_first_level_of_noise_searches():
     assert {cell.kind for cell in cells.cells(first)} == {"trials", "seeds"}
     for other in others:
         assert {cell.kind for cell in cells.cells(other)} == {"seeds"}
-        assert [row.label for row in other.rows] == [row.label for row in first.rows]
+        assert other.rows == first.rows[: len(other.rows)]
+        assert {*other.claims} < {*first.claims}
 
 
 def test_rows_search_the_same_rates_and_radii():

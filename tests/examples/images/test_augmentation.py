@@ -50,7 +50,7 @@ def test_each_image_is_one_of_its_variants(pad, flip):
 
 
 def test_draws_are_uniform():
-    # One pixel in the middle tells where an image went; its neighbour, whether it was
+    # One pixel in the middle shows where an image went; its neighbour, whether it was
     # mirrored.
     images = np.zeros((20_000, 5, 5, 1), np.uint8)
     images[:, 2, 2], images[:, 2, 3] = 100, 200
