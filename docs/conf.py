@@ -5,6 +5,7 @@ from pathlib import Path
 import re
 import subprocess
 import sys
+import textwrap
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -17,7 +18,7 @@ project_copyright = author
 release = version = lookbehind_optax.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -27,6 +28,12 @@ templates_path = ["_templates"]
 default_role = "py:obj"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+
+# The tutorials are notebooks. The build runs them; a cell that fails stops it.
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 
 # A signature shows the names of arguments, and the text below it says what they are:
 # their types, unions of JAX's own, would take half a page.
@@ -40,6 +47,8 @@ html_theme = "sphinx_book_theme"
 html_title = "lookbehind_optax"
 html_copy_source = False
 html_theme_options = {
+    "footer_content_items": ["copyright.html"],
+    "navbar_persistent": [],
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
@@ -58,7 +67,11 @@ def write_flags(app):
     for name in PROGRAMS:
         command = [sys.executable, "-m", f"examples.{name}", "--help"]
         text = subprocess.check_output(command, cwd=DOCS.parent, env=plain, text=True)
-        (folder / f"{name}.txt").write_text(text)
+        lines = (
+            line if len(line) <= 80 else textwrap.fill(line, 80)
+            for line in text.splitlines()
+        )
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
 def link_to_repository(app, page, source):
@@ -79,6 +92,13 @@ def link_to_repository(app, page, source):
     source[0] = re.sub(r"\[(?P<text>[^]]+)\]\((?P<path>\.\./[^)]+)\)", link, source[0])
 
 
+def show_figures(app, page, source):
+    """Starts each notebook with a hidden cell, so that figures become pictures."""
+    cell = "```{code-cell} python\n:tags: [remove-cell]\n%matplotlib inline\n```\n\n"
+    if source[0].startswith("---\nfile_format: mystnb\n"):
+        source[0] = source[0].replace("\n# ", f"\n{cell}# ", 1)
+
+
 def visit_math(writer, node):
     """Writes a formula as MathML, which browsers show without a script."""
     is_block = isinstance(node, nodes.math_block)
@@ -90,4 +110,5 @@ def setup(app):
     """Adds the parts above."""
     app.connect("builder-inited", write_flags)
     app.connect("source-read", link_to_repository)
+    app.connect("source-read", show_figures)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
