@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import reports
-from benchmarks.evidence.questions import Question
+from benchmarks.evidence.question import Question
+from benchmarks.evidence.question import Row
 from benchmarks.evidence.questions import QUESTIONS
-from benchmarks.evidence.questions import Row
 from examples.trainer import command
 
 LEVEL = 0.05  # of the tests, and so of the 95 % intervals
@@ -57,9 +57,9 @@ def difference(results: dict[str, Any], row: str, over: str) -> Difference | Non
     if len(points) < 2 or np.ptp(points) == 0:
         return None
     mean, error = float(np.mean(points)), float(stats.sem(points))
-    half = stats.t.ppf(1 - LEVEL / 2, len(points) - 1) * error
+    half = float(stats.t.ppf(1 - LEVEL / 2, len(points) - 1)) * error
     p = stats.ttest_1samp(points, 0.0).pvalue  # pyright: ignore
-    return Difference(mean, mean - half, mean + half, p, len(points))
+    return Difference(mean, mean - half, mean + half, float(p), len(points))
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -106,20 +106,23 @@ def table(results: dict[str, Any]) -> str:
 def setting(question: Question) -> str:
     """In a sentence, what all runs have in common."""
     config = question.config
+    which = f"the first {question.train:,} images" if question.train else "all images"
     return (
-        f"{config.dataset}, the first {question.train:,} images, {config.model}, "
-        f"{config.epochs} epochs; ± is a standard deviation, intervals are of 95 %, "
-        "and p is corrected by Holm's method."
+        f"{config.dataset}, {which}, {config.model}, epochs: {config.epochs}; ± is a "
+        "standard deviation, intervals are of 95 %, p is corrected by Holm's method."
     )
 
 
 def rows_table(question: Question, results: dict[str, Any]) -> str:
     """A row for each way to train."""
-    head = ["", "gradients", "seconds", "test accuracy (%)", "at the best epoch"]
-    head += ["wrong labels learnt (%)", "calibration error (%)", "n"]
+    done = [row for row in question.rows if seeds(results, row.label)]
+    if not done:
+        return "No row was run."
+    first = next(iter(seeds(results, done[0].label).values()))
+    shown = [name for name in COLUMNS if name in first]
+    head = ["", "gradients", "seconds", *(COLUMNS[name] for name in shown), "n"]
     head += [f"over {question.reference}", "95 %", "p"]
     head += ["parameters"] if any(row.space for row in question.rows) else []
-    done = [row for row in question.rows if seeds(results, row.label)]
     found = corrected(
         [
             None
@@ -128,26 +131,27 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
             for row in done
         ]
     )
-    if not done:
-        return "No row was run."
     unit = float(values(results, done[0].label, "gradients")[0])
     lines = []
     for row, over in zip(done, found, strict=True):
-        of_row = {name: values(results, row.label, name) for name in COLUMNS}
-        cells = [row.label, f"{of_row['gradients'].mean() / unit:.2g} ×"]
-        cells += [f"{of_row['seconds'].mean():.0f}"]
-        cells += [percent(of_row[name]) for name in COLUMNS[2:]]
-        cells += [str(len(of_row["test_accuracy"])), *say(over)]
+        gradients = values(results, row.label, "gradients").mean() / unit
+        seconds = values(results, row.label, "seconds").mean()
+        cells = [row.label, f"{gradients:.2g} ×", f"{seconds:.0f}"]
+        cells += [percent(values(results, row.label, name)) for name in shown]
+        cells += [str(len(seeds(results, row.label))), *say(over)]
         if "parameters" in head:
             cells.append(parameters(next(iter(seeds(results, row.label).values()))))
         lines.append(cells)
     return reports.markdown(head, lines)
 
 
-COLUMNS = (
-    *("gradients", "seconds", "test_accuracy", "best_test_accuracy"),
-    *("flipped_accuracy", "test_ece"),
-)
+COLUMNS = {
+    "test_accuracy": "test accuracy (%)",
+    "best_test_accuracy": "at the best epoch",
+    "flipped_accuracy": "wrong labels learnt (%)",
+    "test_ece": "calibration error (%)",
+    "forgetting": "forgetting (points)",
+}
 
 
 def percent(shares: np.ndarray) -> str:

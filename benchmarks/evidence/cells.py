@@ -7,11 +7,9 @@ done elsewhere.
 
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import gc
 import json
 from pathlib import Path
-import shutil
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
@@ -20,19 +18,18 @@ import filelock
 import jax
 import optuna
 
-from benchmarks.evidence.questions import Question
-from benchmarks.evidence.questions import Row
+from benchmarks.evidence import images
+from benchmarks.evidence import streams
+from benchmarks.evidence.question import Question
+from benchmarks.evidence.question import Row
 from examples.images import data
-from examples.images.config import Config
-from examples.images.training import Training
+from examples.lifelong.config import Lifelong
 from examples.search import space
 from examples.search.study import random_sampler
 from examples.trainer import command
 from examples.trainer import folders
-from examples.trainer import runs
 from examples.trainer.provenance import provenance
 
-VALIDATION = 0.1
 TRIAL_SEED = 1000  # which no row is judged by
 
 
@@ -128,21 +125,6 @@ def draw(row: Row, number: int) -> dict[str, Any]:
     }
 
 
-def configure(
-    question: Question, cell: Cell, params: dict[str, Any], folder: Path
-) -> Config:
-    """The settings of a cell."""
-    searches = cell.kind == "trials"
-    return dataclasses.replace(
-        question.config,
-        **cell.row.options,
-        **params,
-        seed=TRIAL_SEED if searches else cell.number,
-        validation=VALIDATION if searches else 0.0,
-        output=folder,
-    )
-
-
 def measure(
     question: Question,
     cell: Cell,
@@ -150,30 +132,21 @@ def measure(
     dataset: data.Dataset,
     folder: Path,
 ) -> dict[str, Any]:
-    """Trains, or finds it done in the folder; what is kept of it.
-
-    A training that fails counts as one without a single right answer.
-    """
-    config = configure(question, cell, params, folder)
-    judge = "valid" if cell.kind == "trials" else "test"
+    """The numbers of a cell; a training that diverges has not a single right answer."""
+    trial = cell.kind == "trials"
+    seed = TRIAL_SEED if trial else cell.number
+    options = {**cell.row.options, **params, "seed": seed}
+    kind: Any = streams if isinstance(question.config, Lifelong) else images
     about = {"params": params, **provenance()}
     del about["device"]
     try:
-        summary = runs.run(config, Training(config, dataset), folder)
+        return about | kind.run(question.config, options, dataset, folder, trial)
     except FloatingPointError as error:
+        judge = "valid" if trial else "test"
         return about | {"failed": str(error), f"{judge}_accuracy": 0.0}
     finally:
         jax.clear_caches()  # of functions that no other cell will use
         gc.collect()
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    names = (f"{judge}_accuracy", f"{judge}_loss", f"{judge}_ece")
-    names += ("accuracy", "loss", "perturbed_loss", "flipped_accuracy")
-    return about | {
-        **{name: round(last[name], 6) for name in names if name in last},
-        f"best_{judge}_accuracy": summary[f"best_{judge}_accuracy"],
-        "gradients": summary["gradient_evaluations"],
-        "seconds": summary["wall_seconds"],
-    }
 
 
 def attempt(
@@ -206,7 +179,6 @@ def attempt(
             return False
         numbers = measure(question, cell, params, dataset, place)
         kept.add(name, cell, numbers)
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return True
     return False
 

@@ -422,6 +422,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit-micro": functools.partial(
         VisionTransformer, patch=4, width=96, depth=4, heads=3, classes=10
     ),
+    # Small enough to train from scratch on one core.
+    "vit-nano": functools.partial(
+        VisionTransformer, patch=8, width=64, depth=4, heads=4, classes=10
+    ),
     "mlp": MLP,
     "convnet": ConvNet,
     "convnet-bn": functools.partial(ConvNet, norm=True),

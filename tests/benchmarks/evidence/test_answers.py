@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 
 from benchmarks.evidence import answers
-from benchmarks.evidence.questions import Claim
-from benchmarks.evidence.questions import Question
+from benchmarks.evidence.question import Claim
+from benchmarks.evidence.question import Question
+from benchmarks.evidence.question import Row
 from benchmarks.evidence.questions import QUESTIONS
-from benchmarks.evidence.questions import Row
 from examples.images.config import Config
 
 ROWS = (Row("SGD", {}), Row("SAM", {}, line="a line", x=1), Row("ASAM", {}))
@@ -94,7 +94,7 @@ def test_tables_by_hand(ask):
     interval = f"{15 - half:+.2f} to {15 + half:+.2f}"
     end = f"+15.00 | {interval} | {p:.2g} |"
     assert (
-        "| SAM | 2 × | 7 | 70.0 ± 14.1 | 80.0 ± 14.1 |  | 5.0 ± 0.0 | 2 | " + end
+        "| SAM | 2 × | 7 | 70.0 ± 14.1 | 80.0 ± 14.1 | 5.0 ± 0.0 | 2 | " + end
     ) in shown
     assert "| SGD | 1 × | 7 | 55.0 ± 7.1 | 65.0 ± 7.1 |" in shown
     assert f"| It pays. | SAM – SGD | {end} 2 | not shown |" in shown

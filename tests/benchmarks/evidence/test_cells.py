@@ -5,15 +5,20 @@ import subprocess
 import sys
 
 import filelock
+import numpy as np
 import pytest
 
 from benchmarks.evidence import __main__ as program
 from benchmarks.evidence import cells
-from benchmarks.evidence.questions import Claim
-from benchmarks.evidence.questions import Question
+from benchmarks.evidence import streams
+from benchmarks.evidence.question import Claim
+from benchmarks.evidence.question import Question
+from benchmarks.evidence.question import Row
 from benchmarks.evidence.questions import QUESTIONS
-from benchmarks.evidence.questions import Row
+from examples.images import data
 from examples.images.config import Config
+from examples.lifelong import tasks
+from examples.lifelong.config import Lifelong
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -27,6 +32,18 @@ TINY = Question(
     reference="SGD",
     claims=(Claim("A climb pays.", "SAM, ρ", "SGD"),),
     trials=2,
+    seeds=2,
+)
+
+
+STREAM = Question(
+    about="Does it learn?",
+    config=Lifelong(images_per_task=40, model="mlp"),
+    train=None,
+    rows=(Row("SAM", {"methods": ("sam",)}, ("rho=log:0.01:0.1",)),),
+    reference="SAM",
+    claims=(),
+    trials=1,
     seeds=2,
 )
 
@@ -59,6 +76,33 @@ def test_from_trials_to_a_table(tiny, tmp_path, capsys):
     assert not rows["SAM, ρ"]["trials"]
     shown = capsys.readouterr().out
     assert "| A climb pays. | SAM, ρ – SGD |" in shown
+
+
+def test_a_stream_of_tasks(tmp_path):
+    digits = data.load("digits")
+    (row,) = STREAM.rows
+    trial, seed = (
+        cells.measure(STREAM, cells.Cell(row, kind, 0), {"rho": 0.05}, digits, tmp_path)
+        for kind in ("trials", "seeds")
+    )
+    assert 0.5 < trial["valid_accuracy"] <= 1
+    assert "test_accuracy" not in trial
+    assert 0.5 < seed["test_accuracy"] <= 1
+    assert abs(seed["forgetting"]) < 1
+    assert seed["gradients"] == 2 * 5 * (40 // 10)
+
+
+def test_a_trial_of_a_stream_sees_neither_test_images_nor_later_tasks():
+    digits = data.load("digits")
+    held_out = streams.held_out(digits)
+    assert len(held_out.train.labels) + len(held_out.test.labels) == 1297
+    assert len(held_out.test.labels) == 130
+    stream = streams.first(tasks.split(held_out, 2, seed=0), 2)
+    whole = tasks.split(digits, 2, seed=0)
+    np.testing.assert_array_equal(stream.classes, whole.classes[:2])
+    for examples in (stream.train, stream.test):
+        assert set(examples.tasks) == {0, 1}
+    assert len(stream.train.labels) < np.sum(whole.train.tasks < 2)
 
 
 def test_what_is_done_is_not_done_again(tiny, tmp_path, monkeypatch):
@@ -107,8 +151,7 @@ def test_a_training_that_diverges_counts_as_wrong(tmp_path, monkeypatch):
     def diverge(*_):
         raise FloatingPointError("the loss was nan")
 
-    monkeypatch.setattr(cells.runs, "run", diverge)
-    monkeypatch.setattr(cells, "Training", lambda *_: None)
+    monkeypatch.setattr(cells.images, "run", diverge)
     for kind, name in (("trials", "valid_accuracy"), ("seeds", "test_accuracy")):
         cell = cells.Cell(SAM, kind, 0)
         found = cells.measure(TINY, cell, {}, None, tmp_path)

@@ -1,0 +1,70 @@
+"""What a question is: rows to compare, claims, and how many runs decide them."""
+
+from typing import Any
+from typing import NamedTuple
+
+from examples.images.config import Config
+from examples.lifelong.config import Lifelong
+
+Options = dict[str, Any]
+Space = tuple[str, ...]
+
+
+class Row(NamedTuple):
+    """One way to train.
+
+    Attributes:
+      label: of the row.
+      options: options of the trainer, beyond the question's.
+      space: what is searched, as `--space` of examples.search says it.
+      line: in a picture over a number, the line that the row belongs to.
+      x: the number.
+    """
+
+    label: str
+    options: Options
+    space: Space = ()
+    line: str = ""
+    x: float = 0.0
+
+
+class Claim(NamedTuple):
+    """That one row has the higher final test accuracy of two.
+
+    Attributes:
+      text: the claim.
+      row: label of the row that should be above.
+      over: label of the row that should be below.
+    """
+
+    text: str
+    row: str
+    over: str
+
+
+class Question(NamedTuple):
+    """A setting, and what is compared in it.
+
+    Attributes:
+      about: what is asked.
+      config: of every training; of a stream of tasks, a `Lifelong`.
+      train: number of training examples, the first of the dataset; all if None.
+      rows: the ways to train; the first is what gradients are counted by.
+      reference: label of the row that the table's differences are from.
+      claims: what would follow from the answer.
+      trials: of each row that searches.
+      seeds: runs of each row with its best parameters.
+      searched: question whose search chose the parameters, if it isn't this one.
+      x: what the number of a picture's rows is; a table's have none.
+    """
+
+    about: str
+    config: Config | Lifelong
+    train: int | None
+    rows: tuple[Row, ...]
+    reference: str
+    claims: tuple[Claim, ...]
+    trials: int = 10
+    seeds: int = 10
+    searched: str = ""
+    x: str = ""
