@@ -58,8 +58,8 @@ def sharpness(
     over the groups G of m examples into which the dataset falls, in its order, each
     with a perturbation of its own; a last group that is smaller counts by its size. The
     maximum is estimated from below as SAM does: by `steps` steps of length ρ / steps
-    uphill, along `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / |θ|‖, and
-    the sharpness is the adaptive one.
+    uphill, along `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / abs(θ)‖,
+    and the sharpness is the adaptive one.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
