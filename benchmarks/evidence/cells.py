@@ -18,15 +18,12 @@ from typing import NamedTuple
 
 import filelock
 import jax
-import optuna
 
 from benchmarks.evidence.questions import Question
 from benchmarks.evidence.questions import Row
 from examples.images import data
 from examples.images.config import Config
 from examples.images.training import Training
-from examples.search import space
-from examples.search.study import random_sampler
 from examples.trainer import command
 from examples.trainer import folders
 from examples.trainer import runs
@@ -114,6 +111,11 @@ def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
 
 def draw(row: Row, number: int) -> dict[str, Any]:
     """The parameters of a trial: the same rate and ρ for every row that has them."""
+    import optuna  # here, so that cells that search nothing don't need it
+
+    from examples.search import space
+    from examples.search.study import random_sampler
+
     trial = optuna.create_study(sampler=random_sampler(0, number)).ask()
     return {
         name: space.suggest(trial, name, values)
