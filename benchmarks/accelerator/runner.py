@@ -142,7 +142,7 @@ def call(job: Job, place: Place, limit: float) -> int | None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.accelerator.job", request],
+            command(request),
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).parents[2],
@@ -155,6 +155,11 @@ def call(job: Job, place: Place, limit: float) -> int | None:
             return end(process)
         finally:
             end(process)  # also if this process is stopped
+
+
+def command(request: str) -> list[str]:
+    """What does a job, in a process of its own."""
+    return [sys.executable, "-m", "benchmarks.accelerator.job", request]
 
 
 def environment(job: Job) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from benchmarks.accelerator import outside
+from benchmarks.accelerator import targets
 from benchmarks.speed import networks
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
@@ -17,8 +18,6 @@ from benchmarks.speed.steps import Compiled
 from benchmarks.speed.steps import extra_copies
 from benchmarks.speed.steps import MEMBERS
 from benchmarks.speed.steps import seconds
-
-OVERHEAD, COPIES = 1.03, 3.0  # targets: at most
 
 
 def measure(
@@ -81,7 +80,7 @@ def row(
     ]
     copies = extra_copies(step.run, gradient, network)
     ratio = statistics.median(it["step_s"] / it["gradients_s"] for it in samples)
-    missed = ratio > OVERHEAD or copies > COPIES
+    missed = ratio > targets.OVERHEAD or copies > targets.COPIES
     if missed and jax.default_backend() != "cpu":
         save_profile(step, profile)
     return {
