@@ -1,4 +1,4 @@
-"""What is begun, ended and kept, with jobs of the standard library in place of JAX's."""
+"""What is begun, ended and kept, with small scripts in place of the jobs."""
 
 import sys
 
