@@ -28,7 +28,6 @@ def pytest_configure(config):
     """
     if config.getoption("--hypothesis-profile") == "thorough":
         return
-    jax.config.update("jax_disable_most_optimizations", True)
     fast = ["--xla_cpu_parallel_codegen_split_count=1"]
     if jax.__version_info__ < (0, 11):  # which XLA has no choice of emitters any more
         fast.append("--xla_cpu_use_fusion_emitters=false")
@@ -36,6 +35,9 @@ def pytest_configure(config):
     os.environ["XLA_FLAGS"] = " ".join([inherited, *fast])
     jax.devices()  # XLA reads its flags once, here
     os.environ["XLA_FLAGS"] = inherited
+    # An accelerator is to show what it does for users.
+    on_cpu = jax.default_backend() == "cpu"
+    jax.config.update("jax_disable_most_optimizations", on_cpu)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ ROOMS = {
     "speed": ("step_time", "scaling", "peers", "train_throughput"),
     "paper": ("comparisons", "trade_off", "sharpness", "robustness", "lifelong"),
     "evidence": ("answers",),
+    "accelerator": ("report",),
 }
 
 

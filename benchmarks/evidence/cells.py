@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import filelock
 import jax
-import optuna
 
 from benchmarks.evidence import images
 from benchmarks.evidence import streams
@@ -24,8 +23,6 @@ from benchmarks.evidence.question import Question
 from benchmarks.evidence.question import Row
 from examples.images import data
 from examples.lifelong.config import Lifelong
-from examples.search import space
-from examples.search.study import random_sampler
 from examples.trainer import command
 from examples.trainer import folders
 from examples.trainer.provenance import provenance
@@ -118,6 +115,11 @@ def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
 
 def draw(row: Row, number: int) -> dict[str, Any]:
     """The parameters of a trial: the same rate and ρ for every row that has them."""
+    import optuna  # here, so that cells that search nothing don't need it
+
+    from examples.search import space
+    from examples.search.study import random_sampler
+
     trial = optuna.create_study(sampler=random_sampler(0, number)).ask()
     return {
         name: space.suggest(trial, name, values)

@@ -1,5 +1,6 @@
 """All questions by name; docs/protocol.md has them in words."""
 
+from benchmarks.evidence import cifar
 from benchmarks.evidence import lifelong
 from benchmarks.evidence import noise
 from benchmarks.evidence import price
@@ -11,6 +12,7 @@ QUESTIONS: dict[str, Question] = {
     **{f"noise-{percent}": noise.question(percent) for percent in noise.LEVELS},
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "range": radius.QUESTION,
+    **{f"cifar-{epochs}": cifar.question(epochs) for epochs in cifar.LENGTHS},
     "vit": transformer.QUESTION,
     "split-cifar100": lifelong.QUESTION,
 }

@@ -1,7 +1,6 @@
 """The networks whose steps are measured: a loss, its parameters, and a batch."""
 
 from collections.abc import Callable
-from typing import Annotated
 from typing import Any
 from typing import NamedTuple
 
@@ -14,8 +13,6 @@ from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
 from examples.images.models import MODELS
 from examples.images.models import Transformer
-from examples.trainer.command import among
-from examples.trainer.command import Several
 
 DECODERS = {
     "decoder": Transformer(),
@@ -32,7 +29,6 @@ BATCH_SIZES = {
 }
 OTHERS = (8, 8)  # batches of networks that have to be asked for
 NAMES = (*MODELS, *DECODERS)
-Names = Several[Annotated[str, among(NAMES)]]
 
 
 class Network(NamedTuple):

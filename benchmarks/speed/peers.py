@@ -11,37 +11,34 @@ Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k +
 all SAMs, at k = 1, two.
 """
 
-from collections.abc import Callable
 import dataclasses
 import importlib.metadata
 import importlib.util
 import statistics
-import time
 from typing import Annotated
 from typing import Any
 
 import jax
 from matplotlib.figure import Figure
-import optax
 from pydantic import Field
 from pydantic import PositiveInt
 from tqdm import tqdm
 
 from benchmarks import reports
 from benchmarks.speed import networks
+from benchmarks.speed.flags import Precisions
+from benchmarks.speed.peer_steps import MODELS
+from benchmarks.speed.peer_steps import seconds
+from benchmarks.speed.peer_steps import ways
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
-from benchmarks.speed.precisions import Precisions
 from examples.trainer import command
 from examples.trainer.command import among
 from examples.trainer.command import Settings
 from examples.trainer.command import settings
 from examples.trainer.command import Several
-import lookbehind_optax as lb
 
-RATE, MOMENTUM, RHO = 0.1, 0.9, 0.05
-BASE = optax.sgd(RATE, momentum=MOMENTUM)
 # Whose speed is compared with whose.
 PAIRS = {
     "PyTorch, 2k gradients": "lookbehind_sam",
@@ -51,12 +48,6 @@ PAIRS = {
 }
 
 
-# PyTorch has twins of these.
-MODELS = tuple(
-    name
-    for name in networks.NAMES
-    if name == "resnet34" or name.startswith("wrn-") or name in networks.DECODERS
-)
 Model = Annotated[str, among(MODELS)]
 
 
@@ -91,62 +82,6 @@ class Peers(Settings):
     )
     repetitions: PositiveInt = 7
     output: reports.Output | None = None
-
-
-def of_jax(
-    network: networks.Network, optimizer: Any, donates: bool = True
-) -> Callable[[], None]:
-    """A jitted step of ours, or of any other transformation of Optax."""
-    step = jax.jit(
-        lb.make_step(network.loss, optimizer),
-        donate_argnums=(0, 1) if donates else (),
-    )
-    params = jax.tree.map(lambda x: x.copy(), network.params)
-    held = [params, optimizer.init(params)]
-
-    def run():
-        *held[:], _ = jax.block_until_ready(step(*held, network.batch))
-
-    return run
-
-
-def ways(
-    benchmark: Peers, name: str, network: networks.Network, precision: Precision, k: int
-) -> dict[str, Callable[[], None]]:
-    """Steps by name, ours and the peers'."""
-    climb = optax.chain(optax.contrib.normalize(), optax.sgd(RHO))
-    opaque = optax.contrib.sam(BASE, climb, sync_period=k + 1, opaque_mode=True)
-    found = {
-        "lookbehind_sam": of_jax(network, lb.lookbehind_sam(BASE, RHO, k, 1 / k)),
-        "multistep_sam": of_jax(network, lb.multistep_sam(BASE, RHO, k)),
-        # Its state holds the parameters once more, which can't be donated twice.
-        "optax.contrib.sam": of_jax(network, opaque, donates=False),
-    }
-    # Here, so that results can be rendered where PyTorch isn't.
-    from benchmarks.speed import torch_loop
-
-    return found | torch_loop.steps(
-        name,
-        network,
-        precision,
-        rho=RHO,
-        k=k,
-        rate=RATE,
-        momentum=MOMENTUM,
-        compiles=benchmark.compile,
-    )
-
-
-def seconds(run: Callable[[], None]) -> float:
-    """Wall time of a step, after a pause.
-
-    The threads of PyTorch and of XLA wait awake for a while after their work, which
-    slows down whoever comes next on the same cores.
-    """
-    time.sleep(0.1)
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
 
 
 def speeds(row: dict[str, Any], peer: str) -> list[float]:
@@ -232,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
         progress.set_description(f"{model}, {precision}, k = {k}")
         with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
             network = networks.make(model, precision, benchmark.batch_size)
-            found = ways(benchmark, model, network, precision, k)
+            found = ways(model, network, precision, k, benchmark.compile)
             for run in found.values():  # compiles
                 run()
             samples = [

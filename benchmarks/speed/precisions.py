@@ -4,16 +4,12 @@ Networks keep their parameters in float32 throughout. A GPU multiplies float32 a
 unless it is asked not to, so that both have names here; the CPU has no TF32.
 """
 
-from typing import Annotated
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from pydantic import AfterValidator
-
-from examples.trainer.command import Several
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -40,13 +36,3 @@ PRECISIONS: dict[Precision, Computation] = {
 def here() -> tuple[Precision, ...]:
     """The precisions that this device has."""
     return tuple(PRECISIONS) if jax.default_backend() == "gpu" else ("fp32", "bf16")
-
-
-def _is_here(precision: Precision) -> Precision:
-    if precision not in here():
-        raise ValueError(f"must be among {', '.join(here())} on this device")
-    return precision
-
-
-# Of a benchmark: any that this device has.
-Precisions = Several[Annotated[Precision, AfterValidator(_is_here)]]

@@ -32,7 +32,7 @@ import tyro
 from benchmarks import reports
 from benchmarks.speed import networks
 from benchmarks.speed import programs
-from benchmarks.speed.step_time import seconds
+from benchmarks.speed.steps import seconds
 from examples.images.models import Transformer
 from examples.trainer import command
 from examples.trainer import meshes

@@ -10,15 +10,11 @@ less that of the compiled gradient, in copies of the parameters. XLA counts the 
 a loop's body once, so they are those of the step traced without loops.
 """
 
-from collections.abc import Callable
 import dataclasses
 import statistics
-import time
 from typing import Any
-from typing import Literal
 
 import jax
-import jax.extend as jex
 from matplotlib.figure import Figure
 import optax
 from pydantic import PositiveInt
@@ -26,57 +22,25 @@ from tqdm import tqdm
 
 from benchmarks import reports
 from benchmarks.speed import networks
+from benchmarks.speed.flags import Names
+from benchmarks.speed.flags import Precisions
 from benchmarks.speed.precisions import here
 from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
-from benchmarks.speed.precisions import Precisions
+from benchmarks.speed.steps import compile_gradient
+from benchmarks.speed.steps import compile_step
+from benchmarks.speed.steps import extra_copies
+from benchmarks.speed.steps import flops
+from benchmarks.speed.steps import Member
+from benchmarks.speed.steps import MEMBERS
+from benchmarks.speed.steps import ONE_ASCENT
+from benchmarks.speed.steps import seconds
 from examples.trainer import command
 from examples.trainer.command import Settings
 from examples.trainer.command import settings
 from examples.trainer.command import Several
 from examples.trainer.config import Ascents
 import lookbehind_optax as lb
-
-BASE = optax.sgd(0.1, momentum=0.9)
-ADAPTIVE, BY_TENSOR = lb.adaptive_alpha(), lb.adaptive_alpha(per_tensor=True)
-Member = Literal[
-    "sam",
-    "asam",
-    "multistep_sam",
-    "multistep_sam_average",
-    "multistep_asam",
-    "gsam",
-    "wsam",
-    "friendly_sam",
-    "lookahead_sam",
-    "lookbehind_sam",
-    "lookbehind_sam_adaptive",
-    "lookbehind_sam_per_tensor",
-    "lookbehind_sam_pullback",
-    "lookbehind_asam",
-]
-MEMBERS: dict[Member, Callable[[int], optax.GradientTransformationExtraArgs]] = {
-    "sam": lambda k: lb.sam(BASE),
-    "asam": lambda k: lb.asam(BASE),
-    "multistep_sam": lambda k: lb.multistep_sam(BASE, k=k),
-    "multistep_sam_average": lambda k: lb.multistep_sam(BASE, k=k, average=True),
-    "multistep_asam": lambda k: lb.multistep_asam(BASE, k=k),
-    "gsam": lambda k: lb.gsam(BASE),
-    "wsam": lambda k: lb.wsam(BASE),
-    "friendly_sam": lambda k: lb.friendly_sam(BASE),
-    "lookahead_sam": lambda k: lb.lookahead(lb.sam(BASE)),
-    "lookbehind_sam": lambda k: lb.lookbehind_sam(BASE, k=k),
-    "lookbehind_sam_adaptive": lambda k: lb.lookbehind_sam(BASE, k=k, alpha=ADAPTIVE),
-    "lookbehind_sam_per_tensor": lambda k: lb.lookbehind_sam(
-        BASE, k=k, alpha=BY_TENSOR
-    ),
-    "lookbehind_sam_pullback": lambda k: lb.lookbehind_sam(
-        BASE, k=k, pullback="pullback"
-    ),
-    "lookbehind_asam": lambda k: lb.lookbehind_asam(BASE, k=k),
-}
-# They have no k.
-ONE_ASCENT = ("sam", "asam", "gsam", "wsam", "friendly_sam", "lookahead_sam")
 
 
 @settings
@@ -100,31 +64,13 @@ class StepTime(Settings):
         benchmarks/results/speed/step_time_DEVICE.json.
     """
 
-    models: networks.Names = tuple(networks.BATCH_SIZES)
+    models: Names = tuple(networks.BATCH_SIZES)
     members: Several[Member] = tuple(MEMBERS)
     ks: Several[Ascents] = (0, 1, 2, 5, 10)
     precisions: Precisions = dataclasses.field(default_factory=here)
     batch_size: PositiveInt | None = None
     repetitions: PositiveInt = 5
     output: reports.Output | None = None
-
-
-def seconds(function, *arguments, calls=1):
-    """Wall time of `calls` calls, one after the other, each waited for."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        jax.block_until_ready(function(*arguments))
-    return time.perf_counter() - start
-
-
-def flops(function: Any, *arguments: Any) -> float:
-    """FLOPs of a call before XLA optimizes it, with every repetition of a loop."""
-    with jax.disable_jit():  # loops become straight-line code
-        jaxpr = jax.make_jaxpr(function)(*arguments)
-    lowered: Any = jax.jit(jex.core.jaxpr_as_fun(jaxpr)).lower(
-        *jax.tree.leaves(arguments)
-    )
-    return lowered.cost_analysis()["flops"]
 
 
 def measure(
@@ -143,37 +89,29 @@ def measure(
         )
         return optax.apply_updates(params, updates), state
 
-    state = optimizer.init(params)
-    step = lb.make_step(loss, optimizer)
-    begun = time.perf_counter()
-    lowered: Any = jax.jit(step).lower(params, state, batch)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    compile_seconds = time.perf_counter() - traced
-    compiled_bare: Any = jax.jit(bare).lower(params, state, batch).compile()
-
-    arguments = params, state, batch
+    step = compile_step(network, optimizer)
+    arguments = step.arguments
+    compiled_bare: Any = jax.jit(bare).lower(*arguments).compile()
     seconds(gradient, params, batch)
-    seconds(compiled, *arguments)
+    seconds(step.run, *arguments)
     seconds(compiled_bare, *arguments)
     samples = [
         {
             "gradients_s": seconds(gradient, params, batch, calls=k + 1),
             "bare_s": seconds(compiled_bare, *arguments),
-            "step_s": seconds(compiled, *arguments),
+            "step_s": seconds(step.run, *arguments),
         }
         for _ in range(repetitions)
     ]
     of_gradients = (k + 1) * flops(jax.grad(loss), params, batch)
-    memory = [c.memory_analysis() for c in (compiled, gradient)]
-    extra = memory[0].temp_size_in_bytes - memory[1].temp_size_in_bytes
+    of_step = flops(lb.make_step(loss, optimizer), *arguments)
     return {
         "member": member,
         "k": k,
-        "trace_s": traced - begun,
-        "compile_s": compile_seconds,
-        "flops_over_gradients": flops(step, *arguments) / of_gradients,
-        "temporary_parameter_copies": extra / (4 * network.size),
+        "trace_s": step.trace_s,
+        "compile_s": step.compile_s,
+        "flops_over_gradients": of_step / of_gradients,
+        "temporary_parameter_copies": extra_copies(step.run, gradient, network),
         "samples": samples,
     }
 
@@ -268,10 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
             if measured != (model, precision):
                 measured = model, precision
                 network = networks.make(model, precision, benchmark.batch_size)
-                lowered = jax.jit(jax.grad(network.loss)).lower(
-                    network.params, network.batch
-                )
-                gradient = lowered.compile()
+                gradient = compile_gradient(network)
             assert network is not None
             row = measure(network, gradient, member, k, benchmark.repetitions)
         shape = {

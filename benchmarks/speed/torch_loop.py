@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytorch_optimizer
 import torch
 
 from benchmarks.speed import torch_networks
@@ -138,6 +137,8 @@ def steps(
             lambda loop=loop, loss=loss, model=model: loop.step(lambda: loss(model))
         )
     if k == 1:
+        import pytorch_optimizer  # which has no other SAM to compare with
+
         model, loss = of_torch(name, network, precision)
         sam = pytorch_optimizer.SAM(
             model.parameters(), torch.optim.SGD, rho=rho, lr=rate, momentum=momentum

@@ -11,25 +11,21 @@ each repetition, after a warm-up, and compared within it.
 
 import dataclasses
 import statistics
-import time
 from typing import Annotated
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from matplotlib.figure import Figure
 from pydantic import PositiveInt
-from tqdm import tqdm
 
 from benchmarks import reports
+from benchmarks.speed.flags import Precisions
 from benchmarks.speed.precisions import here
-from benchmarks.speed.precisions import Precision
 from benchmarks.speed.precisions import PRECISIONS
-from benchmarks.speed.precisions import Precisions
+from benchmarks.speed.throughput import measure
 from examples.images import data
 from examples.images.config import Config
 from examples.images.models import MODELS
-from examples.images.training import Training
 from examples.trainer import command
 from examples.trainer.command import among
 from examples.trainer.command import Settings
@@ -38,7 +34,6 @@ from examples.trainer.command import Several
 from examples.trainer.config import Ascents
 from examples.trainer.optimizers import MEMBERS
 from examples.trainer.paths import DataFolder
-import lookbehind_optax as lb
 
 
 @settings
@@ -74,74 +69,6 @@ class Throughput(Settings):
     steps: PositiveInt = 20
     repetitions: PositiveInt = 7
     output: reports.Output | None = None
-
-
-def measure(
-    benchmark: Throughput, model: str, precision: Precision, dataset: data.Dataset
-) -> dict[str, Any]:
-    """Seconds of both ways, of as many steps each."""
-    config = Config(
-        dataset=benchmark.dataset,
-        model=model,
-        optimizer=benchmark.optimizer,
-        k=benchmark.k,
-        batch_size=benchmark.batch_size,
-        precision="bf16" if precision == "bf16" else "fp32",
-        epochs=1000,
-    )
-    training = Training(config, dataset)
-    steps = min(benchmark.steps, training.steps_per_epoch)
-    state = training.init()
-
-    (phase,) = training.phases
-    step = jax.jit(
-        lb.make_step(training.loss, phase.optimizer, has_aux=True),
-        donate_argnums=(0, 1),
-    )
-    (batch,) = training.feed.batches(0, 1)
-    images, labels = training.feed.take(training.feed.arrays, batch)
-    images, key = training.prepare(images), jax.random.key(0)
-    # Copies, since both ways donate what they get.
-    bare: Any = jax.tree.map(
-        jnp.copy, (state.params, state.opt_state, state.batch_stats)
-    )
-
-    def take_bare_steps(bare):
-        for _ in range(steps):
-            params, opt_state, batch_stats = bare
-            params, opt_state, out = step(
-                params, opt_state, images, labels, batch_stats=batch_stats, key=key
-            )
-            bare = params, opt_state, out.aux["batch_stats"]
-        return jax.block_until_ready(bare)
-
-    def train(state, repetition):
-        epoch = repetition * training.steps_per_epoch
-        state = training.advance(state, epoch, epoch + steps)
-        float(state.sums["loss"])
-        return state
-
-    state, bare = train(state, 0), take_bare_steps(bare)
-    samples = []
-    name, repetitions = f"{model}, {precision}", range(1, benchmark.repetitions + 1)
-    for repetition in tqdm(repetitions, desc=name):
-        begun = time.perf_counter()
-        state = train(state, repetition)
-        between = time.perf_counter()
-        bare = take_bare_steps(bare)
-        samples.append(
-            {
-                "trainer_s": between - begun,
-                "step_s": time.perf_counter() - between,
-            }
-        )
-    return {
-        "model": model,
-        "precision": precision,
-        "images": steps * benchmark.batch_size,
-        "gradients": steps * phase.gradients,
-        "samples": samples,
-    }
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
@@ -197,7 +124,17 @@ def main(arguments: list[str] | None = None) -> None:
     for model in benchmark.models:
         for precision in benchmark.precisions:
             with jax.default_matmul_precision(PRECISIONS[precision].multiplication):
-                rows.append(measure(benchmark, model, precision, dataset))
+                config = Config(
+                    dataset=benchmark.dataset,
+                    model=model,
+                    optimizer=benchmark.optimizer,
+                    k=benchmark.k,
+                    batch_size=benchmark.batch_size,
+                    precision="bf16" if precision == "bf16" else "fp32",
+                    epochs=1000,
+                )
+                row = measure(config, dataset, benchmark.steps, benchmark.repetitions)
+                rows.append({"model": model, "precision": precision, **row})
     asked = {
         name: value
         for name, value in dataclasses.asdict(benchmark).items()

@@ -20,8 +20,6 @@ import numpy as np
 from tqdm import tqdm
 
 from examples.images import arrays
-from examples.images import builders
-from examples.images import digits
 from examples.images import folders
 from examples.images import huggingface
 from examples.images.sources import Arrays
@@ -164,6 +162,8 @@ def _splits(name: str, data_dir: Path | None) -> Splits:
     """A dataset of the kind that its name says."""
     kind, _, path = name.partition(":")
     if name == "digits":
+        from examples.images import digits  # which need scikit-learn
+
         return digits.find()
     if kind == "folder":
         return folders.find(name, Path(path).expanduser())
@@ -171,6 +171,8 @@ def _splits(name: str, data_dir: Path | None) -> Splits:
         return huggingface.find(name, Path(path).expanduser())
     if name.endswith(".npz"):
         return arrays.find(Path(name).expanduser())
+    from examples.images import builders  # which need TFDS
+
     return builders.find(name, data_dir)
 
 

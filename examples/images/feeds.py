@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples.images import data
-from examples.images import streams
 from examples.images.sources import Source
 from examples.trainer.meshes import Layout
 
@@ -134,6 +133,8 @@ class Streamed:
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """Images and labels of each step."""
+        from examples.images import streams  # which need Grain
+
         if start != self.position:  # a new start, or a rerun
             self.stream = streams.stream(
                 self.source,
@@ -162,6 +163,8 @@ class Streamed:
 
     def evaluation(self, source: Source) -> Iterator[tuple[jax.Array, ...]]:
         """Images, labels, and a mask that is False where the last batch is filled."""
+        from examples.images import streams
+
         size = evaluation_batch(self.layout)
         stream = streams.stream(
             source,

@@ -410,6 +410,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     ),
     "wrn-10-1": functools.partial(WideResNet, depth=10, width=1),
     "wrn-16-2": functools.partial(WideResNet, depth=16, width=2),
+    "wrn-16-4": functools.partial(WideResNet, depth=16, width=4),
     "wrn-16-8": functools.partial(WideResNet, depth=16, width=8),
     "wrn-28-2": functools.partial(WideResNet, depth=28, width=2),
     "wrn-28-10": functools.partial(WideResNet, depth=28, width=10),

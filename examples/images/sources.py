@@ -10,8 +10,6 @@ from typing import NamedTuple
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
-from PIL import UnidentifiedImageError
 
 # Pillow's names of what has 8 bits a channel, or fewer.
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
@@ -97,6 +95,9 @@ def decode(encoded: bytes, channels: int, what: str) -> np.ndarray:
     Raises:
       OSError: if it isn't a whole image of at most 8 bits a channel.
     """
+    from PIL import Image  # here, so that arrays don't need it
+    from PIL import UnidentifiedImageError
+
     try:
         image = Image.open(io.BytesIO(encoded))
         if image.mode not in EIGHT_BITS:

@@ -18,7 +18,6 @@ from examples.images import networks
 from examples.images import parts
 from examples.images.config import Config
 from examples.images.models import VisionTransformer
-from examples.images.pretrained import load_vit
 from examples.trainer.optimizers import Phase
 from examples.trainer.phases import no_sums
 from examples.trainer.phases import Phased
@@ -76,11 +75,11 @@ class Training(Phased):
         self.shape = (size, size, channels)
         self.model = self.make_model()
         # Read before the run has a folder, so that a wrong file leaves nothing there.
-        self.weights = (
-            None
-            if config.pretrained is None
-            else load_vit(config.pretrained, self.model, self.shape)
-        )
+        self.weights = None
+        if config.pretrained is not None:
+            from examples.images.pretrained import load_vit  # needs safetensors
+
+            self.weights = load_vit(config.pretrained, self.model, self.shape)
         self.plan(self.feed.train)
         resident = isinstance(self.feed, feeds.Resident)
         # Crops of a stream are random already.

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import jax
 import pydantic
-import tyro
 
 Kind = TypeVar("Kind")
 Item = TypeVar("Item")
@@ -152,6 +151,8 @@ def parse(
       Invalid: if a value isn't allowed.
       SystemExit: with tyro's message if a flag is unknown or of another type.
     """
+    import tyro  # here, so that a program without flags doesn't need it
+
     prog = f"python -m {program}"
     groups: list[Any] = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
     # Help is in docstrings alone, which are faster to find than comments.

@@ -1,0 +1,159 @@
+"""Measures on an accelerator whatever fits into so many minutes.
+
+    python -m benchmarks.accelerator --minutes 8 --output runs/accelerator
+    python -m benchmarks.accelerator --plan --output runs/accelerator
+    python -m benchmarks.accelerator --report runs/accelerator
+
+Jobs are done in the order of their worth, each in a process of its own; what is in the
+folder is not done again. It needs jax, flax, optax, chex and pytest, PyTorch for what
+is compared with it, and what examples/trainer needs for what is trained.
+"""
+
+# The flags are argparse's, and not settings as elsewhere: pydantic and tyro may not be
+# where an accelerator is.
+import argparse
+from collections.abc import Sequence
+import math
+from pathlib import Path
+import signal
+import sys
+from typing import Any
+
+from benchmarks.accelerator import cifar
+from benchmarks.accelerator import limits
+from benchmarks.accelerator import plan
+from benchmarks.accelerator import records
+from benchmarks.accelerator import runner
+from benchmarks.accelerator.plan import Job
+
+
+def parse(arguments: list[str] | None) -> Any:
+    """Reads flags."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.accelerator",
+        description="Measure on an accelerator whatever fits into so many minutes.",
+        allow_abbrev=False,
+    )
+    flag = parser.add_argument
+    flag("--minutes", type=minutes, default=8, help="until all is over (default: 8)")
+    flag("--output", type=Path, help="folder of the results; done jobs aren't redone")
+    flag(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        help="folder of CIFAR-10, as benchmarks.accelerator.cifar packs it",
+    )
+    flag("--plan", action="store_true", help="list the jobs, and do nothing")
+    flag("--smoke", action="store_true", help="run a tiny job of each kind, on a CPU")
+    flag("--again", action="store_true", help="try again what failed")
+    flag("--revision", default="", help="of this code, where Git can't tell")
+    flag("--report", type=Path, metavar="DIR", help="render what is in a folder")
+    asked = parser.parse_args(arguments)
+    if (asked.output is None) == (asked.report is None):
+        parser.error("either --output or --report must be given, a folder")
+    return asked
+
+
+def minutes(text: str) -> float:
+    """A flag's value."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0; got {text}")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks for."""
+    asked = parse(arguments)
+    if asked.report is not None:
+        from benchmarks.accelerator import report  # which needs matplotlib and tyro
+
+        report.write(asked.report)
+        return
+    jobs = list(plan.smoke() if asked.smoke else plan.jobs())
+    if asked.plan:
+        print(listed(jobs, asked.output))
+        return
+    # So that the job in progress is ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+    place = runner.Place(asked.output, asked.data, asked.revision, {})
+    if asked.smoke:
+        place = for_smoke(place)
+    device = probe(place)
+    found = limits.find(device)
+    if not asked.smoke and found is None:
+        print(f"{device} isn't among the known devices; {assumption()}")
+    runner.run(
+        jobs,
+        found or limits.DEVICES[limits.ASSUMED],
+        place,
+        asked.minutes,
+        asked.again,
+    )
+    print(listed(jobs, asked.output))
+
+
+def for_smoke(place: runner.Place) -> runner.Place:
+    """On the CPU, with images of noise."""
+    import numpy as np
+
+    random, folder = np.random.default_rng(0), place.folder / "noise"
+    images = [random.integers(0, 256, (n, 32, 32, 3), np.uint8) for n in (64, 32)]
+    labels = [np.arange(len(split), dtype=np.uint8) % 10 for split in images]
+    cifar.pack(cifar.Arrays(images[0], labels[0], images[1], labels[1]), folder)
+    return place._replace(data=folder, environment={"JAX_PLATFORMS": "cpu"})
+
+
+def probe(place: runner.Place) -> str:
+    """The kind of the device, as JAX has it.
+
+    Raises:
+      SystemExit: if there is no accelerator and none was to be done without, or the
+        folder holds results of another device.
+    """
+    before = records.read(place.folder, "device")
+    job = Job("device", "device", {})
+    record = runner.attempt(job, limits.DEVICES[limits.ASSUMED], place, 120)
+    if record["status"] != records.DONE:
+        sys.exit(f"Error: JAX doesn't start: {'; '.join(record.get('log', []))}")
+    found = record["results"]
+    if found["platform"] == "cpu" and not place.environment:
+        sys.exit("Error: JAX finds no accelerator; --smoke tries all on a CPU")
+    known = before and before["status"] == records.DONE and before["results"]
+    if known and known["kind"] != found["kind"]:
+        assert before is not None
+        records.write(records.path(place.folder, "device"), before)
+        sys.exit(
+            f"Error: --output must be a folder for one kind of device; {place.folder} "
+            f"holds results of {known['kind']}, and this is {found['kind']}"
+        )
+    return found["kind"]
+
+
+def assumption() -> str:
+    """What estimates are for, where the device isn't known."""
+    return f"estimates are for an {limits.ASSUMED}"
+
+
+def listed(jobs: Sequence[Job], folder: Path) -> str:
+    """A line for each job, and one about all that are left."""
+    device = records.read(folder, "device")
+    kind = device["results"]["kind"] if device and "results" in device else ""
+    found = limits.find(kind)
+    about = f"estimates are for this {kind}" if found else assumption()
+    used = found or limits.DEVICES[limits.ASSUMED]
+    width = max(len(job.name) for job in jobs)
+    lines = [f"{'job':{width}}  estimate    limit  state ({about})"]
+    left = 0.0
+    for job in jobs:
+        known = records.read(folder, job.name)
+        state = known["status"] if known else "left"
+        estimate, limit = job.estimate(used), job.limit(used)
+        left += 0 if state == records.DONE else estimate
+        lines.append(f"{job.name:{width}}  {estimate:6.0f} s {limit:6.0f} s  {state}")
+    lines.append(f"{left / 60:.0f} minutes are left to do, by these estimates.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

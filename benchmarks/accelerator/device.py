@@ -1,0 +1,16 @@
+"""Which device there is."""
+
+from typing import Any
+
+import jax
+
+
+def measure(**unused: Any) -> dict[str, Any]:
+    """Its kind, as JAX has it, and how many there are."""
+    del unused
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "count": jax.device_count(),
+    }
