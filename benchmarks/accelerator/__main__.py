@@ -17,6 +17,7 @@ import math
 from pathlib import Path
 import signal
 import sys
+import time
 from typing import Any
 
 from benchmarks.accelerator import cifar
@@ -79,17 +80,13 @@ def main(arguments: list[str] | None = None) -> None:
     place = runner.Place(asked.output, asked.data, asked.revision, {})
     if asked.smoke:
         place = for_smoke(place)
+    deadline = time.monotonic() + 60 * asked.minutes
     device = probe(place)
     found = limits.find(device)
     if not asked.smoke and found is None:
         print(f"{device} isn't among the known devices; {assumption()}")
-    runner.run(
-        jobs,
-        found or limits.DEVICES[limits.ASSUMED],
-        place,
-        asked.minutes,
-        asked.again,
-    )
+    used = found or limits.DEVICES[limits.ASSUMED]
+    runner.run(jobs, used, place, deadline, asked.again)
     print(listed(jobs, asked.output))
 
 

@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 def run(
-    jobs: Iterable[Job], limits: Limits, place: Place, minutes: float, again: bool
+    jobs: Iterable[Job], limits: Limits, place: Place, deadline: float, again: bool
 ) -> None:
     """Does what fits, in order, and passes over what doesn't.
 
@@ -47,10 +47,9 @@ def run(
       jobs: what there is to do.
       limits: of the device.
       place: where.
-      minutes: until all must be over.
+      deadline: by `time.monotonic`, until when all must be over.
       again: whether to try again what failed.
     """
-    deadline = time.monotonic() + 60 * minutes
     for job in jobs:
         known = records.read(place.folder, job.name)
         if is_over(known, again):

@@ -1,6 +1,5 @@
 """What Lookbehind-SAM's step costs over its gradients, over k."""
 
-import contextlib
 from pathlib import Path
 import statistics
 from typing import Any
@@ -111,6 +110,5 @@ def memory(compiled: Any) -> dict[str, Any]:
 
 def save_profile(step: Compiled, folder: Path) -> None:
     """Saves what the device does in three steps, for TensorBoard or Perfetto."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(jax.profiler.trace(str(folder)))
+    with jax.profiler.trace(str(folder)):
         seconds(step.run, *step.arguments, calls=3)

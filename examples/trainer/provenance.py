@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 from pathlib import Path
+import shutil
 import subprocess
 
 import jax
@@ -13,6 +14,18 @@ NUMERICS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_
 
 def provenance() -> dict[str, object]:
     """Device, revision of this code (with "-dirty" if it was changed), and versions."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform} ({device.device_kind})",
+        "revision": revision(),
+        "versions": versions(),
+    }
+
+
+def revision() -> str:
+    """Of this code; "unknown" where there is no Git, or no repository."""
+    if shutil.which("git") is None:
+        return "unknown"
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=Path(__file__).parent,
@@ -20,12 +33,7 @@ def provenance() -> dict[str, object]:
         text=True,
         check=False,
     )
-    device = jax.devices()[0]
-    return {
-        "device": f"{device.platform} ({device.device_kind})",
-        "revision": git.stdout.strip() or "unknown",
-        "versions": versions(),
-    }
+    return git.stdout.strip() or "unknown"
 
 
 def versions() -> dict[str, str]:

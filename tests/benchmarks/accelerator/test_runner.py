@@ -1,6 +1,7 @@
 """What is begun, ended and kept, with small scripts in place of the jobs."""
 
 import sys
+import time
 
 import pytest
 
@@ -51,7 +52,7 @@ def place(tmp_path, monkeypatch):
 
 def run(place, *jobs, seconds=100.0, again=False):
     """Statuses of the jobs afterwards; "" where there is none."""
-    runner.run(jobs, LIMITS, place, seconds / 60, again)
+    runner.run(jobs, LIMITS, place, time.monotonic() + seconds, again)
     known = [records.read(place.folder, job.name) for job in jobs]
     return [record["status"] if record else "" for record in known]
 
