@@ -15,6 +15,7 @@ KS = (0, 1, 2, 5, 10)
 PEER_KS = (2, 5)
 REPETITIONS, PEER_REPETITIONS = 10, 7
 PRECISIONS = ("bf16", "fp32", "tf32")  # the fastest first
+CPU_S = 35  # for a tiny job, on a CPU
 TRAIN, TEST = 50_000, 10_000  # images of CIFAR-10
 
 
@@ -223,25 +224,27 @@ def file_name(label: str) -> str:
 
 def smoke() -> Iterator[Job]:
     """One job of each kind, tiny, for a CPU."""
-    yield correct("trajectories", 60)._replace(
+    yield correct("trajectories", CPU_S)._replace(
         options={
             "files": ["tests/accelerator"],
             "chosen": "(official and asam_k2) or (linen and gsam) or fsdp-asam",
         }
     )
     tiny = {"model": "decoder", "batch_size": 2, "precision": "fp32", "repetitions": 1}
-    yield Job("step-decoder-fp32", "step", {**tiny, "ks": (1,)})
+    yield Job("step-decoder-fp32", "step", {**tiny, "ks": (1,)}, host_s=CPU_S)
     beside = {**tiny, "ks": (2,), "compiles": False}
-    yield Job("peers-decoder-fp32", "peers", beside, needs=("torch",))
+    yield Job("peers-decoder-fp32", "peers", beside, host_s=CPU_S, needs=("torch",))
     train = {"model": "mlp", "batch_size": 16, "repetitions": 1}
-    yield Job("training-mlp", "training", {**train, "m": None}, needs=TRAINER)
-    yield Job("training-mlp-m8", "training", {**train, "m": 8}, needs=TRAINER)
+    for name, m in (("training-mlp", None), ("training-mlp-m8", 8)):
+        options = {**train, "m": m}
+        yield Job(name, "training", options, host_s=CPU_S, needs=TRAINER)
     cell = {"question": "cifar-30", "row": "Lookbehind-SAM, late, k = 2", "seed": 0}
     smaller = {"model": "mlp", "epochs": 4, "batch_size": 16}
     yield Job(
         "evidence-mlp",
         "evidence",
         {**cell, "smaller": smaller},
+        host_s=CPU_S,
         needs=TRAINER,
         resumes=True,
     )
