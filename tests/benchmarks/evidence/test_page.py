@@ -1,0 +1,53 @@
+"""The numbers on the page that helps to choose are those of the results."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PAGE = Path("docs/choose.md").read_text()
+RESULT = json.loads(Path("benchmarks/results/evidence/price-40.json").read_text())
+
+
+def mean(label, name="test_accuracy"):
+    return 100 * np.mean([it[name] for it in RESULT["rows"][label]["seeds"].values()])
+
+
+FACTS = {
+    "SGD {:.0f} → SAM {:.0f}, Lookbehind {:.0f}": ["SGD", "SAM", "Lookbehind-SAM"],
+    "{:.0f} % with SAM in the last 0.3, {:.0f} % with Lookbehind-SAM in the last 0.1": [
+        "SAM, late, own anneal, 0.3",
+        "Lookbehind-SAM, late, own anneal, 0.1",
+    ],
+    "is worse, {:.0f} and {:.0f}": ["SGD, 2 × the epochs", "SGD, 3 × the epochs"],
+    "don't ({:.0f}, {:.0f} and {:.0f} %)": [
+        "SAM, late, one anneal, 0.3",
+        "SAM, early, 0.3",
+        "SAM, spread evenly, 0.3",
+    ],
+    "SGD with one is at {:.0f} %": ["SGD, two anneals"],
+}
+
+
+@pytest.mark.parametrize("sentence", FACTS)
+def test_accuracies(sentence):
+    assert sentence.format(*map(mean, FACTS[sentence])) in PAGE
+
+
+@pytest.mark.parametrize(
+    ("sentence", "name"),
+    [
+        (
+            "SGD gives {:.0f} % of the wrong labels back, SAM {:.0f} %",
+            "flipped_accuracy",
+        ),
+        ("an error of {:.0f} % for SGD, {:.0f} % for SAM", "test_ece"),
+    ],
+)
+def test_sgd_and_sam(sentence, name):
+    assert sentence.format(mean("SGD", name), mean("SAM", name)) in PAGE
+
+
+def test_how_many_seeds():
+    assert f"{len(RESULT['rows']['SGD']['seeds'])} or more seeds each" in PAGE
