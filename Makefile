@@ -4,27 +4,34 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # In two processes, each with tests that follow one another and share what is compiled.
 TWO := -n 2 --dist worksteal
+# Some of the tests alone: make test TESTS=tests/examples
+TESTS ?=
 
-.PHONY: demo test pytest test-library test-slow lint format docs dist test-dist clean
+.PHONY: demo test pytest test-thorough test-library test-slow lint format docs dist \
+	test-dist clean
 
 # Five optimizers on handwritten digits: a table, and quickstart.png.
 demo: $(VENV)/examples
 	$(BIN)/python -m examples.quickstart
 
-# Lint and types beside the tests.
+# Lint and types beside the quick tests.
 test: $(VENV)/tests
 	$(MAKE) --no-print-directory --jobs=2 lint pytest
 
 pytest: $(VENV)/tests
-	$(BIN)/python -m pytest $(TWO)
+	$(BIN)/python -m pytest $(TWO) $(TESTS)
 
-# The tests of the library alone.
+# What they leave out: further cases, and whole programs.
+test-thorough: $(VENV)/tests
+	$(BIN)/python -m pytest $(TWO) -m "thorough and not slow" $(TESTS)
+
+# All of the library's, quick and thorough.
 test-library: $(VENV)/tests-library
-	$(BIN)/python -m pytest $(TWO) tests/library lookbehind_optax
+	$(BIN)/python -m pytest $(TWO) -m "not slow" tests/library lookbehind_optax
 
-# The same tests with ten times the random examples, and those marked slow.
+# Everything, with ten times the random examples, and those that take minutes.
 test-slow: $(VENV)/tests
-	$(BIN)/python -m pytest $(TWO) -m "slow or not slow" --hypothesis-profile=thorough
+	$(BIN)/python -m pytest $(TWO) -m "not accelerator" --hypothesis-profile=thorough $(TESTS)
 
 lint: $(VENV)/tests
 	$(BIN)/ruff format --check .

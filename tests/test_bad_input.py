@@ -359,17 +359,26 @@ LISTED: dict[str, dict[str, str]] = {
         },
     },
 }
-CASES = [
+OF_FLAGS = [case for program in PROGRAMS for case in of_flags(program)]
+OTHERS = [
     case
     for program in PROGRAMS
     for case in (
-        *of_flags(program),
         *of_every_program(program),
         *(
             Case(program, tuple(shlex.split(line)), tuple(shlex.split(said)))
             for line, said in LISTED.get(program, {}).items()
         ),
     )
+]
+# A flag of a number refuses about eight values: every seventh case is of one flag after
+# another, and of one value after another.
+CASES = [
+    *OTHERS,
+    *(
+        pytest.param(case, marks=() if i % 7 == 0 else pytest.mark.thorough)
+        for i, case in enumerate(OF_FLAGS)
+    ),
 ]
 
 

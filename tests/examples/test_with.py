@@ -13,11 +13,19 @@ LIBRARIES = ["linen", "nnx", "equinox", "haiku"]
 ALONE = ["quickstart", "multihost", *(f"with_{library}" for library in LIBRARIES)]
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_with_each_library(library):
+each_library = pytest.mark.parametrize("library", LIBRARIES)
+
+
+@pytest.mark.thorough
+@each_library
+def test_it_learns(library):
     done = run(f"examples.with_{library}")
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) > 0.9
+
+
+@each_library
+def test_it_is_short(library):
     lines = (EXAMPLES / f"with_{library}.py").read_text().splitlines()
     assert len(lines) < 60
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import optax
+import pytest
 
 import lookbehind_optax as lb
 from tests.library import reference
@@ -115,6 +116,28 @@ FEW = {
         "random",
     )
 }
+
+# And one of each way through the code, for what `make test` runs of them.
+QUICK = {
+    "multistep_asam_average",
+    "lookbehind_sam_2k",
+    "lookbehind_asam_adaptive",
+    "friendly_sam",
+    "lookahead_sam",
+}
+
+# Fewer still, for the steps of each library of networks.
+BRIEF = {"lookbehind_asam_adaptive", "lookahead_sam", "friendly_sam"}
+
+
+def each(cases, quick=QUICK):
+    """All the cases for `parametrize`; those that aren't quick are thorough."""
+
+    def thorough(case):
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, marks=pytest.mark.thorough)
+
+    return [case if case in quick else thorough(case) for case in cases]
 
 
 class Grouped(NamedTuple):

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
+from tests.library.members import each
 from tests.library.problems import mesh_of
 
 SGD = optax.sgd(0.1)
@@ -69,7 +70,7 @@ MEANS = {
 
 
 @each_way
-@pytest.mark.parametrize("name", MEANS)
+@pytest.mark.parametrize("name", each(MEANS, ["complex", "a tuple"]))
 def test_means_are_averaged(name, how):
     out = take_step(how, with_aux(MEANS[name]))
     expected = jax.tree.map(

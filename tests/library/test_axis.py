@@ -10,6 +10,7 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library import reference
+from tests.library.members import each
 from tests.library.members import GROUPED
 from tests.library.problems import Groups
 from tests.library.problems import mesh_of
@@ -55,7 +56,7 @@ def sharded(optimizer):
 
 
 @pytest.mark.parametrize("how", [vmapped, sharded], ids=["vmap", "shard_map"])
-@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("name", each(GROUPED))
 def test_groups_equal_a_loop_over_groups(name, how, x64):
     groups = Groups()
     optimizer = GROUPED[name].make(groups.base, groups.rho, groups.k, **AXIS)
@@ -123,4 +124,4 @@ def test_gradients_summed_already_are_refused(x64):
         out_specs=jax.P(),
     )
     with pytest.raises(ValueError, match=r"grads must be local.*pcast"):
-        step(groups.params, optimizer.init(groups.params), *groups.split)
+        jax.jit(step)(groups.params, optimizer.init(groups.params), *groups.split)

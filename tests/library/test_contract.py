@@ -13,6 +13,7 @@ import pytest
 import lookbehind_optax as lb
 from tests.library.comparisons import without_keys
 from tests.library.lenient import lenient
+from tests.library.members import each
 from tests.library.members import MEMBERS
 from tests.library.members import SGD
 from tests.library.members import SHARPNESS_AWARE
@@ -26,7 +27,8 @@ from tests.library.problems import rosenbrock
 COPIES = {"friendly_sam": 1, "lookbehind_friendly_sam": 1}
 STATELESS = [n for n in SHARPNESS_AWARE if n not in {*COPIES, "random"}]
 
-each_member = pytest.mark.parametrize("name", MEMBERS)
+every_member = pytest.mark.parametrize("name", MEMBERS)
+each_member = pytest.mark.parametrize("name", each(MEMBERS))
 
 
 @functools.cache
@@ -70,7 +72,7 @@ def test_extra_arguments_reach_the_base(name):
     np.testing.assert_allclose(plateau.scale, 0.01, rtol=1e-6)
 
 
-@each_member
+@every_member
 def test_map_params(name):
     """Leaves shaped like parameters are found behind every member, and only those."""
     optimizer = MEMBERS[name](SGD)
@@ -108,7 +110,7 @@ def test_convergence_inside_a_scan(name, problem):
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in MEMBERS if n not in ("lookahead_sam", "lookahead_lookbehind_sam")],
+    each(n for n in MEMBERS if n not in ("lookahead_sam", "lookahead_lookbehind_sam")),
 )
 def test_inject_hyperparams(name):
     """Every number becomes state under `inject_hyperparams`, and means the same."""
@@ -160,7 +162,7 @@ def test_dtypes_are_kept(name, dtype):
         assert loss(params) < before
 
 
-@each_member
+@every_member
 @pytest.mark.parametrize("base", ["sgd", "adam"])
 def test_mixed_dtypes_and_wider_gradients(name, base):
     bases = {"sgd": SGD, "adam": optax.adam(0.1)}

@@ -1,6 +1,7 @@
 """Descents: worked by hand, one of a user's own, and with any direction."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library import reference
+from tests.library.members import each
 
 SGD = optax.sgd(0.1)
 
@@ -196,8 +198,13 @@ def numpy_step(descent, phi, a, direction):
     return new, v
 
 
-@pytest.mark.parametrize("descent", DESCENTS)
-@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(
+    ("direction", "descent"),
+    each(
+        itertools.product(DIRECTIONS, DESCENTS),
+        list(zip(itertools.cycle(DIRECTIONS), DESCENTS, strict=False)),
+    ),
+)
 def test_any_direction_with_any_descent(direction, descent, x64):
     optimizer = lb.sharpness_aware(
         BASE, DIRECTIONS[direction], DESCENTS[descent], RHO, K

@@ -50,7 +50,8 @@ class NNX(nnx.Module):
 
 def test_names_in_flax_linen():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        variables = Linen().init(jax.random.key(0), jnp.zeros((1,), jnp.int32))
+        init = jax.jit(Linen().init)
+        variables = init(jax.random.key(0), jnp.zeros((1,), jnp.int32))
     assert weights_of(variables["params"]) == {
         "BatchNorm_0/bias": False,
         "BatchNorm_0/scale": True,

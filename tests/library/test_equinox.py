@@ -11,6 +11,8 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library.lenient import lenient
+from tests.library.members import BRIEF
+from tests.library.members import each
 from tests.library.members import FEW
 from tests.library.members import SGD
 from tests.library.problems import regression
@@ -98,7 +100,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", each(OPTIMIZERS, {*BRIEF, "sgd"}))
 def test_it_is_the_step_by_hand(name, model):
     optimizer = OPTIMIZERS[name]
     step = eqx.filter_jit(lb.make_step(loss_fn, optimizer))

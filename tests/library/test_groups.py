@@ -12,6 +12,7 @@ import pytest
 
 import lookbehind_optax as lb
 from lookbehind_optax import _groups
+from tests.library.members import each
 from tests.library.members import GROUPED
 from tests.library.members import SGD
 from tests.library.problems import ConvNet
@@ -68,9 +69,13 @@ def in_groups(make, loss, params, batch, m, **options):
     ("name", "m", "model"),
     # One after another with every member; with two, many groups and one group, and
     # those of a network without convolutions, which lie side by side anyway.
-    [(name, 6, ConvNet()) for name in MEMBERS]
-    + [(name, m, ConvNet()) for name in ("sam", "lookbehind_sam") for m in (1, 24)]
-    + [(name, 6, Dense()) for name in ("sam", "lookbehind_sam")],
+    each(
+        [(name, 6, ConvNet()) for name in MEMBERS]
+        + [(name, m, ConvNet()) for name in ("sam", "lookbehind_sam") for m in (1, 24)]
+        + [(name, 6, Dense()) for name in ("sam", "lookbehind_sam")],
+        [(name, 6, ConvNet()) for name in ("lookbehind_sam", "sgd")]
+        + [("lookbehind_sam", 6, Dense())],
+    ),
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
 def test_one_after_another_is_side_by_side(name, m, model):
@@ -100,7 +105,7 @@ def grouped_convolutions(step, arguments, platform):
     return [max(map(int, of)) for of in groups]
 
 
-@pytest.mark.parametrize("name", ["sam", "lookbehind_sam"])
+@pytest.mark.parametrize("name", each(["sam", "lookbehind_sam"], ["lookbehind_sam"]))
 def test_no_grouped_convolutions_on_cpus(name):
     """For 4 groups; those of a vmap of the user's own stay as they are."""
     params, batch, loss = problem(ConvNet())
@@ -112,7 +117,9 @@ def test_no_grouped_convolutions_on_cpus(name):
         assert 4 in grouped_convolutions(step, arguments, platform)
 
 
-@pytest.mark.parametrize(("groups", "alone"), [(12, True), (24, False)])
+@pytest.mark.parametrize(
+    ("groups", "alone"), each([(12, True), (24, False)], [(24, False)])
+)
 def test_many_groups_are_side_by_side(groups, alone):
     """The code of groups one after another grows with their number: to 16 of them."""
     assert 12 <= _groups._MOST < 24
@@ -140,7 +147,9 @@ def test_without_a_convolution_groups_are_side_by_side():
     assert products(2) == products(12) > 0
 
 
-@pytest.mark.parametrize("model", [ConvNet(), Dense()], ids=["conv", "dense"])
+@pytest.mark.parametrize(
+    "model", each([ConvNet(), Dense()], [ConvNet()]), ids=["conv", "dense"]
+)
 def test_a_loss_that_communicates(model):
     """BatchNorm over all groups, say: what its loss sums over the axis, it sums."""
     params, batch, plain = problem(model)
@@ -162,14 +171,20 @@ def test_a_loss_that_communicates(model):
     np.testing.assert_allclose(got[2].aux["center"], batch[0].mean(0), atol=1e-6)
 
 
+ALL_OF_IT = {"micro_batches": 2, "switch_minibatches": True, "fresh_keys": True}
+
+
 @pytest.mark.parametrize(
     "options",
-    [
-        {"micro_batches": 3},
-        {"switch_minibatches": True},
-        {"fresh_keys": True},
-        {"micro_batches": 2, "switch_minibatches": True, "fresh_keys": True},
-    ],
+    each(
+        [
+            {"micro_batches": 3},
+            {"switch_minibatches": True},
+            {"fresh_keys": True},
+            ALL_OF_IT,
+        ],
+        [ALL_OF_IT],
+    ),
     ids=["micro-batches", "switched", "fresh keys", "all of it"],
 )
 def test_options_beside_groups(options):

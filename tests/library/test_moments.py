@@ -10,6 +10,7 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library.lenient import lenient
+from tests.library.members import each
 
 MOMENTUM = optax.sgd(1.0, momentum=0.5)
 
@@ -230,7 +231,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize(("pullback", "alpha"), LIMITS)
+@pytest.mark.parametrize(("pullback", "alpha"), each(LIMITS, [("pullback", None)]))
 def test_the_largest_stable_rate(pullback, alpha, x64):
     for k, wanted in LIMITS[pullback, alpha].items():
         make = functools.partial(lookbehind, k=k, alpha=alpha, pullback=pullback)

@@ -198,6 +198,7 @@ def findings(tmp_path_factory):
     return said
 
 
+@pytest.mark.thorough
 def test_a_users_program(findings):
     """Types of parameters, states and models come back as they were."""
     ours, revealed = [], []
@@ -218,6 +219,7 @@ def test_a_users_program(findings):
         assert got == wanted
 
 
+@pytest.mark.thorough
 def test_a_users_mistakes_are_found(findings):
     """What is said of nothing would be said of anything, if names weren't typed."""
     rules = [
@@ -238,6 +240,7 @@ def functions(module):
     return {name for name, value in vars(module).items() if inspect.isfunction(value)}
 
 
+@pytest.mark.thorough
 def test_the_readmes_examples(findings):
     """They are short, without annotations, so that much of them is of unknown type.
 

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from benchmarks import reports
 from tests.processes import run
 
 
+@pytest.mark.thorough
 def test_step_time(tmp_path, capsys):
     path = tmp_path / "new" / "results.json"
     done = run(

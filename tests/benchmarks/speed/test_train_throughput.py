@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.processes import run
 
 
+@pytest.mark.thorough
 def test_train_throughput(tmp_path):
     results = tmp_path / "new" / "results.json"
     done = run(

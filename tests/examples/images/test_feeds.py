@@ -115,6 +115,7 @@ def interrupted_at(step):
     return interruptions
 
 
+@pytest.mark.thorough
 def test_training_on_a_stream_goes_on_in_the_middle_of_an_epoch(
     photos, tmp_path, monkeypatch
 ):

@@ -88,7 +88,7 @@ def test_every_way_learns(values, digits, tmp_path):
     [
         pytest.param(("data=8",), marks=pytest.mark.slow),
         pytest.param(("fsdp=8",), marks=pytest.mark.slow),
-        ("data=2", "fsdp=4"),
+        pytest.param(("data=2", "fsdp=4"), marks=pytest.mark.thorough),
     ],
 )
 def test_many_devices_train_as_one_does(mesh, digits, tmp_path):
@@ -131,6 +131,7 @@ def test_on_an_accelerator_an_epoch_is_one_program(digits):
     assert "callback" not in program
 
 
+@pytest.mark.thorough
 def test_a_pretrained_vit_is_fine_tuned_at_another_size_and_head(
     digits, tmp_path, monkeypatch
 ):
@@ -301,6 +302,7 @@ def test_a_report_in_words(seeds, capsys, monkeypatch):
         assert words in said
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(Config(**SMALL | {"epochs": 1}, seed=seed), digits, tmp_path / name)

@@ -23,7 +23,7 @@ def dense():
     def loss(flat):
         return jnp.mean(losses(unravel(flat), x, y))
 
-    return np.array(jax.jacrev(jax.jacrev(loss))(flat))
+    return np.array(jax.jit(jax.jacrev(jax.jacrev(loss)))(flat))
 
 
 def batches(size=10):
