@@ -78,6 +78,7 @@ def test_from_trials_to_a_table(tiny, tmp_path, capsys):
     assert "| A climb pays. | SAM, ρ – SGD |" in shown
 
 
+@pytest.mark.thorough
 def test_a_stream_of_tasks(tmp_path):
     digits = data.load("digits")
     (row,) = STREAM.rows
@@ -105,6 +106,7 @@ def test_a_trial_of_a_stream_sees_neither_test_images_nor_later_tasks():
     assert len(stream.train.labels) < np.sum(whole.train.tasks < 2)
 
 
+@pytest.mark.thorough
 def test_what_is_done_is_not_done_again(tiny, tmp_path, monkeypatch):
     before = answer(tmp_path)
     monkeypatch.setattr(cells, "measure", lambda *_: pytest.fail("done again"))

@@ -17,6 +17,7 @@ from examples.images.config import Config
 from examples.images.training import Training
 from examples.lifelong.methods import METHODS
 from examples.search.space import parse
+from tests.library.members import each
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 DIGITS = data.load("digits")
@@ -52,7 +53,9 @@ def test_every_row_is_a_training_of_its_own(name):
 
 
 # The rows of "range" are compared with one another alone.
-@pytest.mark.parametrize("name", [name for name in OF_IMAGES if name != "range"])
+@pytest.mark.parametrize(
+    "name", each([name for name in OF_IMAGES if name != "range"], ["noise-0"])
+)
 def test_the_base_takes_as_many_gradients_as_every_row(name):
     question = QUESTIONS[name]
     prices = {}
@@ -68,6 +71,7 @@ def test_the_base_takes_as_many_gradients_as_every_row(name):
     assert {1, 2, 3} <= of_base
 
 
+@pytest.mark.thorough
 def test_a_share_of_climbs_costs_the_same_wherever_they_are():
     question = QUESTIONS["price-40"]
     steps = 0
