@@ -262,23 +262,21 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
         style = next(styles)
         axes.axhline(mean, linestyle=style, color=color(row.label), label=row.label)
     marks = itertools.cycle("osD^vP*X")
+    dashes = itertools.cycle(("-", "--", "-.", ":"))
     for line, rows in lines.items():
         points = [100 * values(results, row.label, "test_accuracy") for row in rows]
-        axes.errorbar(
-            [row.x for row in rows],
-            [it.mean() for it in points],
-            yerr=[half_width(it) for it in points],
-            marker=next(marks),
-            capsize=3,
-            color=color(line),
-            label=line,
-        )
-    axes.set_ylabel("test accuracy after the last epoch (%); bars: 95 %")
+        style = {"color": color(line), "marker": next(marks), "label": line}
+        places = [row.x for row in rows]
+        means = [it.mean() for it in points]
+        axes.plot(places, means, linestyle=next(dashes), **style)
+        for place, of_seeds in zip(places, points, strict=True):
+            axes.plot([place] * len(of_seeds), of_seeds, ".", color=color(line))
+    axes.set_ylabel("test accuracy after the last epoch (%); dots: seeds")
     axes.grid(alpha=0.3)
 
 
 def half_width(points: np.ndarray) -> float:
-    """Of the 95 % interval of a mean."""
-    if len(points) < 2:
+    """Of the 95 % interval of a mean; of two points it would be 9 times their spread."""
+    if len(points) < 3:
         return 0.0
     return float(stats.t.ppf(1 - LEVEL / 2, len(points) - 1) * stats.sem(points))
