@@ -276,7 +276,7 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
 
 
 def half_width(points: np.ndarray) -> float:
-    """Of the 95 % interval of a mean; of two points it would be 9 times their spread."""
+    """Of the 95 % interval of a mean; two points would have a huge one."""
     if len(points) < 3:
         return 0.0
     return float(stats.t.ppf(1 - LEVEL / 2, len(points) - 1) * stats.sem(points))
