@@ -38,7 +38,9 @@ CLOCKS = {
 
 
 @pytest.mark.parametrize("k", each([0, 1, 3], [3]))
-@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize(
+    "name", each(CLOCKS, ["schedule", "injected and nested", "weight decay"])
+)
 def test_one_tick_a_step(name, k):
     scheduled, constant = CLOCKS[name]
     optimizer = lb.lookbehind_sam(lenient(scheduled), k=k, rho=0.1)

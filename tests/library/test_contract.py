@@ -162,7 +162,7 @@ def test_dtypes_are_kept(name, dtype):
         assert loss(params) < before
 
 
-@every_member
+@each_member
 @pytest.mark.parametrize("base", ["sgd", "adam"])
 def test_mixed_dtypes_and_wider_gradients(name, base):
     bases = {"sgd": SGD, "adam": optax.adam(0.1)}

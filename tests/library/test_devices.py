@@ -185,9 +185,7 @@ TRAJECTORIES = [
     ("adaptive_k2", "adam"),
 ]
 # One gradient and several to descend along, from a climb written out and from a loop.
-CROSSING = each(
-    MEMBERS, ["sam", "multistep_asam_average", "adaptive_k2", "adaptive_k5"]
-)
+CROSSING = each(MEMBERS, ["multistep_asam_average", "adaptive_k5"])
 
 
 # What a compiled program holds, and what crosses.
@@ -276,7 +274,7 @@ def on_one_device(name, base):
 
 
 @pytest.mark.parametrize(("name", "base"), each(TRAJECTORIES, TRAJECTORIES[-1:]))
-@pytest.mark.parametrize("layout", each(LAYOUTS, ["fsdp", "two_dimensional_fsdp"]))
+@pytest.mark.parametrize("layout", each(LAYOUTS, ["two_dimensional_fsdp"]))
 def test_the_trajectory_of_one_device(layout, name, base, x64):
     """To rounding, with everything staying where it was put, on the climb as well."""
     layout = LAYOUTS[layout]
@@ -354,6 +352,7 @@ def memory(layout, optimizer):
     return held, held + made + stats.temp_size_in_bytes
 
 
+@pytest.mark.thorough
 def test_memory_falls_with_the_number_of_devices():
     """FSDP: all is shared but the weights gathered for a pass, and their gradient."""
     optimizer = MEMBERS["adaptive_k2"].make(SGD)
@@ -532,7 +531,7 @@ IN_GROUPS += ["lookbehind_asam_adaptive"]
     each(
         [(name, "shard_map") for name in IN_GROUPS]
         + [(name, m) for name in IN_GROUPS[::3] for m in (4, 8, 16)],
-        [(IN_GROUPS[-1], how) for how in ("shard_map", 4, 16)],
+        [(IN_GROUPS[-1], "shard_map"), (IN_GROUPS[-1], 16)],
     ),
 )
 def test_groups_equal_a_loop_over_groups(name, how, x64):

@@ -153,7 +153,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", each(PARTS, ["fresh keys", "groups"]))
 def test_dropout_and_parts_of_the_batch(name, model):
     """Each with a mask of its own, whatever is beside the trained leaves."""
     options, parts = PARTS[name]

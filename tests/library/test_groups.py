@@ -73,8 +73,7 @@ def in_groups(make, loss, params, batch, m, **options):
         [(name, 6, ConvNet()) for name in MEMBERS]
         + [(name, m, ConvNet()) for name in ("sam", "lookbehind_sam") for m in (1, 24)]
         + [(name, 6, Dense()) for name in ("sam", "lookbehind_sam")],
-        [(name, 6, ConvNet()) for name in ("lookbehind_sam", "sgd")]
-        + [("lookbehind_sam", 6, Dense())],
+        [("lookbehind_sam", 6, ConvNet())],
     ),
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )

@@ -1,8 +1,6 @@
 """Cells are done once, by whichever process; what they leave is as they were judged."""
 
 import json
-import subprocess
-import sys
 
 import filelock
 import numpy as np
@@ -19,6 +17,7 @@ from examples.images import data
 from examples.images.config import Config
 from examples.lifelong import tasks
 from examples.lifelong.config import Lifelong
+from tests.processes import run
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -59,6 +58,7 @@ def answer(folder):
     return json.loads((folder / "results" / "tiny.json").read_text())["rows"]
 
 
+@pytest.mark.thorough
 def test_from_trials_to_a_table(tiny, tmp_path, capsys):
     rows = answer(tmp_path)
     trials, seeds = rows["SGD"]["trials"], rows["SGD"]["seeds"]
@@ -161,8 +161,8 @@ def test_a_training_that_diverges_counts_as_wrong(tmp_path, monkeypatch):
         assert found["failed"] == "the loss was nan"
 
 
+@pytest.mark.thorough
 def test_an_unknown_question_is_refused():
-    command = [sys.executable, "-m", "benchmarks.evidence", "--questions", "noise"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run("benchmarks.evidence", "--questions", "noise")
     assert done.returncode == 1
     assert done.stderr.strip().startswith("Error: --questions must be among noise-40")

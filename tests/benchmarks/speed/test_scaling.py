@@ -69,6 +69,7 @@ def test_data_parallel_sums_k_plus_1_gradients(k):
     assert (row["devices"], row["split"], row["samples"]) == (4, False, [])
 
 
+@pytest.mark.thorough
 def test_one_device_sends_nothing():
     row = scaling.measure(SMALL, 8, ONCE, scaling.on(1, "data"))
     assert row["traffic_bytes"] == {}
@@ -92,6 +93,7 @@ def test_memory_is_that_of_all_there_is():
         assert scaling.memory(compiled) == 4000 * arrays
 
 
+@pytest.mark.thorough
 def test_what_does_not_fit_is_not_run(monkeypatch):
     benchmark = scaling.Scaling("examples", repetitions=2)
     row = scaling.measure(SMALL, 2, benchmark)

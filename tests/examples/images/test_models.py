@@ -46,6 +46,11 @@ PARAMETERS = {
     "conv4": 1_523_050,
     "conv3-narrow": 57_034,
 }
+# For `make test`.
+ONE_OF_EACH = {
+    *("resnet18", "resnet50-imagenet", "wrn-16-2", "vit-micro"),
+    *("convnet-bn", "conv3-narrow"),
+}
 
 
 def build(name, dtype=jnp.float32) -> Any:
@@ -58,12 +63,6 @@ def images_of(name, batch=2):
     """The shape and dtype of a batch of images for a network of `MODELS`."""
     side = 224 if build(name).classes == 1000 else 32
     return jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
-
-
-ONE_OF_EACH = {
-    *("resnet18", "resnet50-imagenet", "wrn-16-2", "vit-micro"),
-    *("convnet-bn", "conv3-narrow"),
-}
 
 
 def lenient():
@@ -79,7 +78,7 @@ def abstract(name):
         return jax.eval_shape(init, jax.random.key(0), images_of(name))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", each(MODELS, ONE_OF_EACH))
 def test_parameters_are_the_literatures_and_float32(name):
     params = jax.tree.leaves(abstract(name)["params"])
     assert sum(leaf.size for leaf in params) == PARAMETERS[name]

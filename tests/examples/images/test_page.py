@@ -60,7 +60,10 @@ def test_the_page_shows_everything():
     "command",
     [
         # Whose weights and refusals test_training.py and test_bad_input.py check.
-        pytest.param(command, marks=pytest.mark.slow) if "vit" in command else command
+        pytest.param(
+            command,
+            marks=pytest.mark.slow if "vit" in command else pytest.mark.thorough,
+        )
         for command in COMMANDS
     ],
 )

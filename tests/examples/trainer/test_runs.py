@@ -27,6 +27,7 @@ from tests.examples.trainer.tiny import outcome
 from tests.examples.trainer.tiny import Tiny
 from tests.examples.trainer.tiny import TinyConfig
 from tests.examples.trainer.tiny import train
+from tests.library.members import each
 
 
 def content(folder):
@@ -130,7 +131,7 @@ def test_a_run_killed_at_its_very_start_is_begun_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "provenance.json", "summary.json"])
-@pytest.mark.parametrize("held", ["", "{", "[1]", "\0", "{}"])
+@pytest.mark.parametrize("held", each(["", "{", "[1]", "\0", "{}"], ["{"]))
 def test_a_damaged_file_is_named_and_left_alone(name, held, run):
     (run / name).write_text(held)
     before = content(run)

@@ -111,7 +111,7 @@ def test_a_single_draw_has_no_standard_error():
 @pytest.mark.usefixtures("x64")
 def test_spectrum_has_the_moments_of_the_eigenvalues():
     found = measure.hessian_spectrum(
-        losses, network(), batches(), draws=300, iterations=3
+        losses, network(), batches(), draws=100, iterations=3
     )
     values = np.linalg.eigvalsh(dense())
     np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-12)

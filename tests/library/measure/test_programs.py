@@ -48,7 +48,7 @@ PROGRAMS = {"sharpness": 2}
 
 # For `make test`: one that is a mean, and those with programs of their own.
 each = pytest.mark.parametrize(
-    "name", members.each(MEASURES, ["sharpness", "hessian_spectrum", "weight_noise"])
+    "name", members.each(MEASURES, ["sharpness", "weight_noise"])
 )
 
 
