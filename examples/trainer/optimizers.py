@@ -243,9 +243,10 @@ def make_phases(
     """What trains, and until which step; one phase unless `phases` has more."""
     steps = config.epochs * steps_per_epoch
     # Phases of one optimizer share it, and so the step that is compiled for it.
-    members = {name: make_member(name, config, base) for name in config.optimizers}
+    parts = stretches(config)
+    members = {name: make_member(name, config, base) for name, _ in parts}
     phases = []
-    for name, share in stretches(config):
+    for name, share in parts:
         optimizer, k, gradients = members[name]
         phases.append(Phase(name, round(share * steps), optimizer, k, gradients))
     check_options(config)

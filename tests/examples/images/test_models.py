@@ -40,6 +40,9 @@ PARAMETERS = {
     "vit-b16": 86_567_656,
     "vit-small": 21_342_346,
     "vit-micro": 459_562,
+    # 12 352 + 64 + 1 088 to embed, 4 layers of 49 984, 128 + 650 for norm and head.
+    "vit-nano": 214_218,
+    "mlp": 3073 * 512 + 513 * 512 + 513 * 10,
     "convnet": 25_578,
     "convnet-bn": 25_578 + 2 * (16 + 32),
     "conv3": 1_391_050,
