@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.plan:
         print(listed(jobs, asked.output))
         return
-    # So that the job in progress is ended, too.
+    # Also ends the job in progress.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     place = runner.Place(asked.output, asked.data, asked.revision, {})
     if asked.smoke:

@@ -29,7 +29,7 @@ def measure(
       batch_size: examples in a step.
       ks: numbers of ascent steps.
       repetitions: times that each step is timed.
-      compiles: whether PyTorch's loop is compiled, too.
+      compiles: whether PyTorch's loop is also measured compiled.
       unused: what other jobs need.
     """
     del unused

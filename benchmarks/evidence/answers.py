@@ -57,9 +57,10 @@ def difference(results: dict[str, Any], row: str, over: str) -> Difference | Non
     if len(points) < 2 or np.ptp(points) == 0:
         return None
     mean, error = float(np.mean(points)), float(stats.sem(points))
-    half = float(stats.t.ppf(1 - LEVEL / 2, len(points) - 1)) * error
-    p = stats.ttest_1samp(points, 0.0).pvalue  # pyright: ignore
-    return Difference(mean, mean - half, mean + half, float(p), len(points))
+    student = stats.t(len(points) - 1)
+    half = float(student.ppf(1 - LEVEL / 2)) * error
+    p = 2 * float(student.sf(abs(mean) / error))
+    return Difference(mean, mean - half, mean + half, p, len(points))
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -1,5 +1,7 @@
 """Statistics by hand, and what the tables and pictures say of them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -55,9 +57,9 @@ def test_a_difference_is_of_the_paired_test():
     ours, theirs = rng.uniform(size=(2, 6))
     found = answers.difference(results(SAM=ours, SGD=theirs), "SAM", "SGD")
     assert found is not None
-    expected = stats.ttest_rel(100 * ours, 100 * theirs)
-    interval = expected.confidence_interval(0.95)  # pyright: ignore
-    assert found.p == pytest.approx(expected.pvalue)  # pyright: ignore
+    expected: Any = stats.ttest_rel(100 * ours, 100 * theirs)
+    interval = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.mean == pytest.approx(100 * np.mean(ours - theirs))
     assert found.n == 6
