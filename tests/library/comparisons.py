@@ -1,4 +1,4 @@
-"""Comparing trees that may hold PRNG keys, and states that hold what nobody told."""
+"""Comparing trees that may hold PRNG keys, and states with unknown contents."""
 
 import chex
 import jax

@@ -98,24 +98,24 @@ class Friendly:
         self.m = tree_map(lambda m, g: self.decay * m + (1 - self.decay) * g, m, g)
 
 
-# What one-step methods descend along: (clean gradient, gradients met) -> gradient.
+# What one-step methods descend along, of the clean gradient and those of the climb.
 
 
-def last(g, met):
+def last(g, gradients):
     del g
-    return met[-1]
+    return gradients[-1]
 
 
-def mean(g, met):
+def mean(g, gradients):
     del g
-    return tree_map(lambda *g: sum(g) / len(met), *met)
+    return tree_map(lambda *g: sum(g) / len(gradients), *gradients)
 
 
 def surrogate_gap(alpha):
     """GSAM: the perturbed gradient less α of the clean one's part orthogonal to it."""
 
-    def combine(g, met):
-        g_s = met[-1]
+    def combine(g, gradients):
+        g_s = gradients[-1]
         inner = sum(np.sum(g[n] * g_s[n]) for n in g)
         parallel = tree_map(lambda x: inner / norm(g_s) ** 2 * x, g_s)
         orthogonal = tree_map(np.subtract, g, parallel)
@@ -127,8 +127,8 @@ def surrogate_gap(alpha):
 def weighted(gamma):
     """WSAM, coupled: the gradient of L + γ/(1−γ) (L_s − L)."""
 
-    def combine(g, met):
-        sharpness = tree_map(np.subtract, met[-1], g)
+    def combine(g, gradients):
+        sharpness = tree_map(np.subtract, gradients[-1], g)
         return tree_map(lambda g, s: g + gamma / (1 - gamma) * s, g, sharpness)
 
     return combine
@@ -183,12 +183,12 @@ def multistep(phi, a, grad, base, direction, rho, k, average=False):
 def one_step(phi, a, grad, base, direction, rho, k, combine):
     """k steps up, one step of the base optimizer along what `combine` makes of it."""
     p = phi
-    met = []
+    gradients = []
     for i in range(k):
         d = direction(grad(p, i), p)
         p = tree_map(lambda p, d: p + rho * d, p, d)
-        met.append(grad(p, i))
-    u, a = base.step(combine(grad(phi, 0), met), a, phi)
+        gradients.append(grad(p, i))
+    u, a = base.step(combine(grad(phi, 0), gradients), a, phi)
     return tree_map(np.add, phi, u), a
 
 
@@ -238,21 +238,21 @@ def grouped(phi, a, grads, base, direction, rho, k, alpha=1.0, uses="every"):
     one that it gives to the mean.
     """
     points = [phi for _ in grads]
-    met = [[] for _ in grads]
+    gradients = [[] for _ in grads]
     f = phi
     first = None
     for i in range(k):
         for n, grad in enumerate(grads):
             d = direction(grad(points[n]), points[n])
             points[n] = tree_map(lambda p, d: p + rho * d, points[n], d)
-            met[n].append(grad(points[n]))
+            gradients[n].append(grad(points[n]))
         if uses == "every":
-            g = tree_map(lambda *g: sum(g) / len(grads), *(of[-1] for of in met))
+            g = tree_map(lambda *g: sum(g) / len(grads), *(of[-1] for of in gradients))
             u, a = base.step(g, a, f)
             f = tree_map(np.add, f, u)
             first = f if i == 0 else first
     if uses != "every":
-        own = [uses(grad(phi), of) for grad, of in zip(grads, met, strict=True)]
+        own = [uses(grad(phi), of) for grad, of in zip(grads, gradients, strict=True)]
         u, a = base.step(tree_map(lambda *g: sum(g) / len(grads), *own), a, phi)
         f = first = tree_map(np.add, phi, u)
     displacement = tree_map(np.subtract, f, phi)

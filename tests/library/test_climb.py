@@ -171,7 +171,7 @@ def test_direction_with_a_moving_average(use):
     expected = jax.tree.map(np.asarray, params)
     for _ in range(2):
         params, state = step(optimizer, params, state)
-        p, met = expected, []
+        p, gradients = expected, []
         g = p  # the quadratic's gradient
         for _ in range(USES[use]["k"]):
             average = jax.tree.map(lambda a, g: 0.5 * a + 0.5 * g, average, g)
@@ -179,9 +179,9 @@ def test_direction_with_a_moving_average(use):
             d = optax.tree.scale(1 / norm, average)
             p = optax.tree.add_scale(p, 0.2, d)
             g = p
-            met.append(g)
+            gradients.append(g)
         share = {"sam": 1, "multistep": 1 / 3, "lookbehind": 0.5}[use]
-        total = functools.reduce(optax.tree.add, met)
+        total = functools.reduce(optax.tree.add, gradients)
         expected = optax.tree.add_scale(expected, -0.1 * share, total)
         chex.assert_trees_all_close(params, expected, rtol=1e-5)
         chex.assert_trees_all_close(perturbed(state)[0].ema, average, rtol=1e-5)
@@ -195,14 +195,14 @@ def test_direction_with_a_random_key(use):
     params = jnp.array([3.0, -4.0])
     after, state = step(optimizer, params)
     key = jax.random.key(7)
-    p, met = params, []
+    p, gradients = params, []
     for _ in range(USES[use]["k"]):
         key, now = jax.random.split(key)
         noise = optax.tree.random_like(now, params)
         p = p + 0.2 * noise / jnp.linalg.norm(noise)
-        met.append(p)
+        gradients.append(p)
     share = {"sam": 1, "multistep": 1 / 3, "lookbehind": 0.5}[use]
-    np.testing.assert_allclose(after, params - 0.1 * share * sum(met), rtol=1e-5)
+    np.testing.assert_allclose(after, params - 0.1 * share * sum(gradients), rtol=1e-5)
     assert (jax.random.key_data(perturbed(state)) == jax.random.key_data(key)).all()
 
 

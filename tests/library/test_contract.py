@@ -322,7 +322,7 @@ def test_params_and_state_can_be_donated(name):
     "names", [STATELESS, list(COPIES)], ids=["stateless", "friendly"]
 )
 def test_sharpness_aware_members_share_one_state(names):
-    """Training goes on with any member from the state of any other over a direction
+    """Any member can continue from the state of any other over a direction
     with the same state."""
     base = lenient(optax.adam(0.01))
     params, _, loss = parabola()

@@ -117,7 +117,7 @@ def test_gradients_of_low_precision_are_combined_in_float32():
 
 
 def halfway():
-    """A descent of a user's own: along the gradient met first."""
+    """A descent of a user's own: along the first gradient of the climb."""
 
     def finish(step, first, g):
         del g
@@ -162,7 +162,7 @@ ALONG = {
     "mean": reference.mean,
     "surrogate gap": reference.surrogate_gap(0.7),
     "weighted": reference.weighted(0.8),
-    "halfway": lambda g, met: reference.tree_map(lambda x: x / 2, met[0]),
+    "halfway": lambda g, gradients: reference.tree_map(lambda x: x / 2, gradients[0]),
 }
 RHO, K = 0.3, 3
 BASE, NUMPY_BASE = optax.sgd(0.05, momentum=0.9), reference.SGD(0.05, 0.9, 0.0)
@@ -232,16 +232,16 @@ def test_any_direction_with_any_descent(direction, descent, x64):
         params, state = step(params, state)
         jax.effects_barrier()
         assert len(points) == K
-        met = [jax.tree.map(np.asarray, p) for p in points]
+        visited = [jax.tree.map(np.asarray, p) for p in points]
         lengths = [
             reference.norm(reference.tree_map(np.subtract, new, old))
-            for old, new in zip([expected, *met], met, strict=False)
+            for old, new in zip([expected, *visited], visited, strict=False)
         ]
         if direction in ("sam", "friendly", "random"):
             np.testing.assert_allclose(lengths, RHO, rtol=1e-10)
         uphill = friendly
         if direction != "friendly":
-            uphill = numpy_direction(direction, met)
+            uphill = numpy_direction(direction, visited)
         clean = quartic(expected)
         expected, velocity = numpy_step(descent, expected, velocity, uphill)
         friendly.follow(clean)
@@ -286,7 +286,7 @@ def test_what_a_descent_may_know():
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_shares_of_each_leaf(k):
-    """α may be a tree, with a number for each leaf, and its mean is what is told."""
+    """α may be a tree, with a number for each leaf; the state reports its mean."""
     shares = {"a": 0.25, "b": 1.0}
 
     def finish(step, carry, g):

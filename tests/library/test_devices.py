@@ -230,7 +230,7 @@ def replicated(compiled, layout, params):
 
 
 def compiled_step(layout, optimizer, params, batch, loss_fn=None, **options):
-    """A step compiled for the layout, without being told what to do with results."""
+    """A step compiled for the layout, that leaves the layout of its results to XLA."""
     step = lb.make_step(loss_fn or layout.loss_fn, optimizer, **options)
     arguments = *layout.place(optimizer, params), *layout.place_batch(batch)
     return jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()

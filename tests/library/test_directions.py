@@ -109,13 +109,13 @@ def test_the_user_tells_weights():
     grad = jax.grad(lambda p: jnp.sum(p["w"] ** 4) + jnp.sum(p["offset"] ** 2))
     extra = {"grad_fn": lambda p, i: grad(p)}
     for member in (lb.asam, lb.multistep_asam, lb.lookbehind_asam):
-        told = member(optax.sgd(0.1), weights=lambda path, leaf: False)
+        marked = member(optax.sgd(0.1), weights=lambda path, leaf: False)
         sam = {
             lb.asam: lb.sam,
             lb.multistep_asam: lb.multistep_sam,
             lb.lookbehind_asam: lb.lookbehind_sam,
         }[member](optax.sgd(0.1), rho=0.5)
-        got, _ = told.update(grad(params), told.init(params), params, **extra)
+        got, _ = marked.update(grad(params), marked.init(params), params, **extra)
         want, _ = sam.update(grad(params), sam.init(params), params, **extra)
         jax.tree.map(np.testing.assert_array_equal, got, want)
 
@@ -205,7 +205,7 @@ def test_friendly_by_hand(k):
 
 @pytest.mark.parametrize("reuse", [True, False])
 def test_friendly_follows_the_clean_gradient_alone(reuse):
-    """Not those met on the climb."""
+    """Not those of the climb."""
     optimizer = lb.sharpness_aware(
         optax.sgd(0.1),
         lb.friendly_direction(1.0, 0.5),

@@ -253,7 +253,7 @@ def test_an_override_of_apply_gradients_runs(name, jitted):
     halfway = jax.tree.map(lambda a, b: (a + b) / 2, state.params, after.params)
     chex.assert_trees_all_close(after.average, halfway, rtol=1e-5, atol=1e-6)
     assert after.seen > 0
-    if "m" not in options:  # else the mean of the groups' norms is told
+    if "m" not in options:  # else the step reports the mean of the groups' norms
         np.testing.assert_allclose(after.seen, out.grad_norm, rtol=1e-6)
     assert after.step == 1
     assert after.tx is tx

@@ -243,7 +243,7 @@ def test_eval_params_leaf_by_leaf_under_partition():
 def test_variances_on_the_noisy_quadratic():
     """Proposition 2 of Zhang et al. 2019, within what 10 000 samples can tell.
 
-    Losses ½ A (θ − c)² with c ~ N(0, Σ²) anew at each step; every entry of the
+    Losses ½ A (θ − c)² with a new c ~ N(0, Σ²) at each step; every entry of the
     parameters is a run of its own.
     """
     runs, rounds, k, alpha, rate = 10_000, 80, 5, 0.5, 0.1

@@ -119,7 +119,7 @@ def run_reference(problem, base, member):
 def directions(kind, eta):
     if kind == "sam":
         return lb.sam_direction(), reference.sam
-    # The reference knows a bias by its ending, so `b` has to be told.
+    # The reference knows a bias by its ending, so `b` is named here.
     is_weight = lambda path, leaf: not path[-1].key.endswith("bias")
     return lb.asam_direction(eta, weights=is_weight), reference.asam(eta)
 

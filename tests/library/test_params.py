@@ -99,7 +99,7 @@ def test_mask(name, mask, error, message):
 
 
 def test_a_mask_that_inject_hyperparams_takes_for_a_schedule():
-    """It is called with a count, and would silently turn SAM into its base."""
+    """It is called with a count, and would silently make SAM its base."""
     mask = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     injected = optax.inject_hyperparams(lb.sam)(SGD, rho=0.5, mask=mask)
     with pytest.raises(ValueError, match=r"static_args=\('mask',\)"):

@@ -649,7 +649,7 @@ def test_low_precision_compute(name, dtype):
     moved = jax.tree.map(jnp.subtract, after, params)
     wanted = jax.tree.map(jnp.subtract, exact, params)
     error = optax.tree.norm(jax.tree.map(jnp.subtract, moved, wanted))
-    # A bfloat16 has eight bits: relative errors of about 1/256, met several times.
+    # A bfloat16 has eight bits: relative errors of about 1/256, several times over.
     # WSAM takes nine times one gradient less eight times another.
     share = np.hypot(9, 8) if name == "wsam" else 1
     assert error < 0.03 * share * optax.tree.norm(wanted)
@@ -711,8 +711,8 @@ OVERFLOWING = {
     "where it is clipped": (CLIPPED, 12.0, {}),
     "on the climb": (lb.sam(SGD, rho=0.5), 11.0, {}),
     "on the climb, clipped": (lb.lookbehind_sam(CLIPPED, rho=0.5), 11.0, {}),
-    "at the second turn": (lb.multistep_sam(SGD, rho=0.07), 11.0, {}),
-    "at the second turn, averaged": (
+    "at the second ascent": (lb.multistep_sam(SGD, rho=0.07), 11.0, {}),
+    "at the second ascent, averaged": (
         lb.multistep_sam(CLIPPED, rho=0.07, average=True),
         11.0,
         {},
@@ -771,7 +771,7 @@ def test_an_overflowing_step_changes_nothing(name):
     assert not out.finite
     assert out.dynamic_scale.scale == 0.5
     assert out.dynamic_scale.fin_steps == 0
-    # Where it doesn't overflow, the same step goes on.
+    # Where it doesn't overflow, the same step updates.
     cool = jax.tree.map(lambda p: p / 2, params)
     (a, _), _, out = step(cool, state, batch, dynamic_scale=scale)
     assert out.finite

@@ -91,7 +91,7 @@ def halfway() -> lb.Descent:
     return lb.Descent(start, after_ascent, finish)
 
 
-def told(state: lb.SharpnessAwareState) -> jax.Array:
+def fields(state: lb.SharpnessAwareState) -> jax.Array:
     return state.grad_norm + state.perturbed_loss + state.alpha
 
 
