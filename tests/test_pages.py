@@ -21,7 +21,7 @@ def blocks(page):
 
 def test_pages_have_examples():
     without = {page.stem for page in PAGES if not blocks(page)}
-    about = {"changelog", "citing", "contributing", "security", "policy"}
+    about = {"changelog", "citing", "contributing", "security", "policy", "questions"}
     assert without == {"choose", "protocol", *about}
 
 
