@@ -7,7 +7,7 @@ TWO := -n 2 --dist worksteal
 # Some of the tests alone: make test TESTS=tests/examples
 TESTS ?=
 
-.PHONY: demo test pytest test-thorough test-library test-slow lint format docs dist \
+.PHONY: demo test pytest test-thorough test-library test-slow lint format docs notebooks dist \
 	test-dist clean
 
 # Five optimizers on handwritten digits: a table, and quickstart.png.
@@ -46,6 +46,10 @@ format: $(VENV)/tests
 docs: $(VENV)/docs
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going docs build/site
 	$(BIN)/python docs/links.py build/site
+
+# The tutorials as notebooks, for Jupyter and Colab.
+notebooks: $(VENV)/tests
+	$(BIN)/python docs/notebooks.py
 
 # A wheel and an sdist, with metadata that PyPI accepts.
 dist: $(VENV)/release

@@ -28,6 +28,7 @@ templates_path = ["_templates"]
 default_role = "py:obj"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+exclude_patterns = ["notebooks"]  # the tutorials once more, for Jupyter
 
 # The tutorials are notebooks. The build runs them; a cell that fails stops it.
 nb_execution_mode = "cache"
@@ -92,11 +93,15 @@ def link_to_repository(app, page, source):
     source[0] = re.sub(r"\[(?P<text>[^]]+)\]\((?P<path>\.\./[^)]+)\)", link, source[0])
 
 
-def show_figures(app, page, source):
-    """Starts each notebook with a hidden cell, so that figures become pictures."""
-    cell = "```{code-cell} python\n:tags: [remove-cell]\n%matplotlib inline\n```\n\n"
-    if source[0].startswith("---\nfile_format: mystnb\n"):
-        source[0] = source[0].replace("\n# ", f"\n{cell}# ", 1)
+def complete_tutorials(app, page, source):
+    """Adds a hidden cell, which makes pictures of figures, and a link to the notebook."""
+    if not page.startswith("tutorials/"):
+        return
+    cell = "```{code-cell} python\n:tags: [remove-cell]\n%matplotlib inline\n```\n"
+    link = f"{{download}}`Notebook <../notebooks/{Path(page).name}.ipynb>`"
+    title = r"\n(# .*\n)"
+    text = rf"\n{cell}\n\1\n{link} for Jupyter and Colab\n"
+    source[0] = re.sub(title, text, source[0], count=1)
 
 
 def visit_math(writer, node):
@@ -110,5 +115,5 @@ def setup(app):
     """Adds the parts above."""
     app.connect("builder-inited", write_flags)
     app.connect("source-read", link_to_repository)
-    app.connect("source-read", show_figures)
+    app.connect("source-read", complete_tutorials)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
