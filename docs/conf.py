@@ -94,7 +94,7 @@ def link_to_repository(app, page, source):
 
 
 def complete_tutorials(app, page, source):
-    """Adds a hidden cell, which makes pictures of figures, and a link to the notebook."""
+    """Adds a hidden cell, for figures to be pictures, and a link to the notebook."""
     if not page.startswith("tutorials/"):
         return
     cell = "```{code-cell} python\n:tags: [remove-cell]\n%matplotlib inline\n```\n"

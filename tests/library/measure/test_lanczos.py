@@ -18,4 +18,4 @@ def test_matrix_and_basis_are_those_of_matfree(n):
     ours = _lanczos.lanczos(lambda v: matrix @ v, start, range(n), n, jax.random.key(0))
     theirs = decomp.tridiag_sym(n)(lambda v, matrix: matrix @ v, start, matrix)
     np.testing.assert_allclose(ours.matrix, theirs.J_small, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(ours.basis, theirs.Q_tall.T, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(ours.basis, theirs.Q_tall, rtol=1e-7, atol=1e-9)
