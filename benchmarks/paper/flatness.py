@@ -4,8 +4,8 @@
     python -m benchmarks.paper.flatness --measure sharpness --size small
     python -m benchmarks.paper.flatness --measure robustness --size small
 
-Each is about networks trained by SGD, SAM, Multistep-SAM and Lookbehind-SAM, which the
-three share: a network is trained once.
+Each is about networks trained by SGD, SAM, Multistep-SAM and Lookbehind-SAM with and
+without pullback, which the three share: a network is trained once.
 """
 
 from typing import Literal
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains, measures and reports."""
     asked = command.parse(Flatness, "benchmarks.paper.flatness", arguments)
     size = SIZES[asked.size].flatness
-    dataset = experiment.load(size.config.dataset, asked.data_dir)
+    dataset = experiment.load(size.config.dataset, asked.data_dir, size.train)
     networks = Networks(size, dataset, asked.runs / asked.size)
     found = MEASURES[asked.measure](networks)
     reports.save(

@@ -234,9 +234,9 @@ def stages(setting: Setting) -> list[Row]:
 
 def divided(setting: Setting) -> list[Row]:
     """Figure 9 and Appendix A.1.2."""
-    rate, rows = setting.config.learning_rate, [BASELINE]
+    rate, rho, rows = setting.config.learning_rate, setting.rho or 0.05, [BASELINE]
     for k in setting.ks:
-        smaller = {"rho": 0.05 / k, "learning_rate": rate / k, "alpha": 1.0}
+        smaller = {"rho": rho / k, "learning_rate": rate / k, "alpha": 1.0}
         for line, options in (
             ("ρ, α = 1/k", lookbehind(k)),
             ("ρ/k, η/k, α = 1", lookbehind(k) | smaller),
@@ -323,6 +323,10 @@ Name = Literal[
 def configure(setting: Setting, question: Question, row: Row) -> Config:
     """The configuration of a row, but for seed and folder."""
     config = dataclasses.replace(setting.config, **question.options)
+    optimizer = row.options.get("optimizer", "")  # phases have none
+    if optimizer != "base":
+        rho = setting.rho_asam if optimizer.endswith("asam") else setting.rho
+        config = dataclasses.replace(config, rho=rho)
     longer = {
         "epochs": round(row.times * config.epochs),
         "drop_every": round(row.times * config.drop_every),

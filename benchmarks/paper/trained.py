@@ -20,6 +20,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "SAM": {"optimizer": "sam"},
     "Multistep-SAM": {"optimizer": "multistep_sam", "k": 2},
     "Lookbehind-SAM": {"optimizer": "lookbehind_sam", "k": 2, "alpha": 0.5},
+    "Lookbehind-SAM, pullback": {
+        "optimizer": "lookbehind_sam",
+        "k": 2,
+        "alpha": 0.5,
+        "pullback": "pullback",
+    },
 }
 
 
@@ -83,9 +89,10 @@ class Networks:
     def train(self, method: str, rho: float, seed: int) -> Trained:
         """Trains a network, or finds it trained already."""
         options = {"rho": rho, "k": None, "alpha": None, **METHODS[method]}
-        name = f"{method.lower()}-rho-{rho:g}-seed-{seed}"
+        folder = method.lower().replace(", ", "-")
+        name = f"{folder}-rho-{rho:g}-seed-{seed}"
         if options["optimizer"] == "base":
-            options, name = {**options, "rho": None}, f"{method.lower()}-seed-{seed}"
+            options, name = {**options, "rho": None}, f"{folder}-seed-{seed}"
         config = dataclasses.replace(self.size.config, **options, seed=seed)
         training: Any
         training, summary = experiment.train(config, self.dataset, self.folder / name)

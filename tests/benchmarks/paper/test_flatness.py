@@ -34,4 +34,4 @@ def test_smoke(tmp_path):
         assert results.with_suffix(".md").read_text() in done.stdout
         assert results.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     # The networks of the first served the others: one for SGD, two for each method.
-    assert len(list((tmp_path / "runs/smoke").iterdir())) == 7
+    assert len(list((tmp_path / "runs/smoke").iterdir())) == 9
