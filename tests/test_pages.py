@@ -11,7 +11,7 @@ from tests.library.members import each
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Those whose code takes no time.
-SHORT = [ROOT / "docs" / f"{name}.md" for name in ("experiments", "federated")]
+SHORT = [ROOT / "docs" / f"{name}.md" for name in ("evidence/paper", "federated")]
 
 
 def blocks(page):
