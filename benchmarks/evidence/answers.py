@@ -99,6 +99,8 @@ def table(results: dict[str, Any]) -> str:
     """The question, its rows, and its claims."""
     question = QUESTIONS[results["question"]]
     parts = [f"**{question.about}**", setting(question), rows_table(question, results)]
+    if question.width:
+        parts.append(widths_table(question, results))
     if question.claims:
         parts.append(claims_table(question, results))
     return "\n\n".join(parts)
@@ -218,7 +220,10 @@ def figure(results: dict[str, Any]) -> Figure:
     height = 6 if question.x else 1.5 + 0.28 * max(10, len(done))
     drawn = Figure(figsize=(8, height), layout="constrained")
     axes: Any = drawn.subplots()
-    if question.x:
+    if question.width:
+        draw_map(axes, accuracies(question, results))
+        axes.set_xlabel(f"{question.x}; bold: within a point of the row's best")
+    elif question.x:
         draw_lines(axes, results, done)
         axes.set_xlabel(question.x)
         drawn.legend(
@@ -226,9 +231,53 @@ def figure(results: dict[str, Any]) -> Figure:
         )
     else:
         draw_rows(axes, results, done)
-    text = textwrap.fill(setting(question), 90)
+    text = textwrap.fill(setting(question), 75)
     axes.set_title(f"{question.about}\n{text}", fontsize="medium")
     return drawn
+
+
+def accuracies(
+    question: Question, results: dict[str, Any]
+) -> dict[str, dict[float, float]]:
+    """Mean final test accuracy in percent of each line at each of its numbers."""
+    lines: dict[str, dict[float, float]] = {}
+    for row in question.rows:
+        points = values(results, row.label, "test_accuracy")
+        if row.line and len(points):
+            lines.setdefault(row.line, {})[row.x] = 100 * float(points.mean())
+    return lines
+
+
+def near_best(line: dict[float, float]) -> list[float]:
+    """The numbers at which a line is within a point of its best."""
+    best = max(line.values())
+    return [x for x, accuracy in line.items() if accuracy > best - 1]
+
+
+def widths_table(question: Question, results: dict[str, Any]) -> str:
+    """The best of each line, and where it is within a point of that."""
+    head = ["", "best (%)", f"at {question.x} =", "within a point of it at", "of"]
+    lines = []
+    for label, line in accuracies(question, results).items():
+        best = max(line, key=lambda x: line[x])
+        near = ", ".join(f"{x:g}" for x in near_best(line))
+        lines.append([label, f"{line[best]:.1f}", f"{best:g}", near, str(len(line))])
+    return reports.markdown(head, lines)
+
+
+def draw_map(axes: Any, lines: dict[str, dict[float, float]]) -> None:
+    """Accuracy of each line over its number; bold within a point of the line's best."""
+    numbers = sorted({x for line in lines.values() for x in line})
+    cells = [[line.get(x, np.nan) for x in numbers] for line in lines.values()]
+    shape = len(lines), len(numbers)
+    axes.imshow(np.reshape(cells, shape), cmap="YlGn", alpha=0.6, aspect="auto")
+    for place, line in enumerate(lines.values()):
+        for x, accuracy in line.items():
+            weight = "bold" if x in near_best(line) else "normal"
+            options = {"ha": "center", "va": "center", "weight": weight}
+            axes.text(numbers.index(x), place, f"{accuracy:.1f}", **options)
+    axes.set_xticks(range(len(numbers)), [f"{x:g}" for x in numbers])
+    axes.set_yticks(range(len(lines)), list(lines))
 
 
 def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:

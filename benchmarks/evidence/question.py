@@ -56,6 +56,8 @@ class Question(NamedTuple):
       seeds: runs of each row with its best parameters.
       searched: question whose search chose the parameters, if it isn't this one.
       x: what the number of a picture's rows is; a table's have none.
+      width: whether it is asked how wide the range of the number is in which a line is
+        within a point of its best; the picture is a map then.
     """
 
     about: str
@@ -68,3 +70,4 @@ class Question(NamedTuple):
     seeds: int = 10
     searched: str = ""
     x: str = ""
+    width: bool = False

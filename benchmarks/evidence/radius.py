@@ -51,4 +51,5 @@ QUESTION = Question(
     claims=(),
     seeds=3,
     x="ρ",
+    width=True,
 )

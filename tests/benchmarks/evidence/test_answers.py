@@ -19,8 +19,8 @@ ROWS = (Row("SGD", {}), Row("SAM", {}, line="a line", x=1), Row("ASAM", {}))
 CLAIMS = (Claim("It pays.", "SAM", "SGD"),)
 
 
-def question(x=""):
-    return Question("Which?", Config(), 100, ROWS, "SGD", CLAIMS, x=x)
+def question(rows=ROWS, **options):
+    return Question("Which?", Config(), 100, rows, "SGD", CLAIMS, **options)
 
 
 def results(**accuracies):
@@ -123,6 +123,23 @@ def test_pictures(ask, x):
     else:
         labels = [text.get_text() for text in axes.get_yticklabels()]
         assert labels == ["SGD", "SAM", "ASAM"]  # the best on top
+
+
+def test_a_map_of_what_is_within_a_point_of_the_best(ask):
+    rows = [Row(f"SAM, {x}", {}, line="SAM", x=x) for x in (0.1, 0.2, 0.4)]
+    rows += [Row("Lookbehind-SAM, 0.4", {}, line="Lookbehind-SAM", x=0.4)]
+    ask(x="ρ", width=True, rows=tuple(rows))
+    accuracies = {"SAM, 0.1": [0.795], "SAM, 0.2": [0.8], "SAM, 0.4": [0.7]}
+    found = results(**accuracies, **{"Lookbehind-SAM, 0.4": [0.8, 0.82]})
+    shown = answers.table(found)
+    assert "| SAM | 80.0 | 0.2 | 0.1, 0.2 | 3 |" in shown
+    assert "| Lookbehind-SAM | 81.0 | 0.4 | 0.4 | 1 |" in shown
+    (axes,) = answers.figure(found).axes
+    weights = {text.get_text(): text.get_weight() for text in axes.texts}
+    assert weights == {"79.5": "bold", "80.0": "bold", "70.0": "normal", "81.0": "bold"}
+    image = axes.images[0].get_array()
+    assert image.shape == (2, 3)
+    assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 2
 
 
 def test_a_question_without_runs_says_so(ask):
