@@ -119,7 +119,6 @@ FEW = {
 
 # And one of each way through the code, for what `make test` runs of them.
 QUICK = {
-    "multistep_asam_average",
     "lookbehind_sam_2k",
     "lookbehind_asam_adaptive",
     "friendly_sam",
@@ -127,7 +126,7 @@ QUICK = {
 }
 
 # Fewer still, for the steps of each library of networks.
-BRIEF = {"lookbehind_asam_adaptive", "lookahead_sam", "friendly_sam"}
+BRIEF = {"lookbehind_asam_adaptive", "friendly_sam"}
 
 
 def each(cases, quick=QUICK):
