@@ -38,15 +38,15 @@ class Reports(Settings):
     """Make tables (.md) and pictures (.png) of results (.json) again.
 
     Attributes:
-      results: JSON files that benchmarks have written. A table and a picture are put
-        beside each, and replaced.
+      results: JSON files that benchmarks have written. The table and the picture next
+        to each are replaced.
     """
 
     results: tyro.conf.Positional[tuple[Path, ...]]
 
 
 def default(name: str) -> Path:
-    """Where the results of a benchmark of speed go on such a device."""
+    """Where a speed benchmark's results go on this kind of device."""
     return Path(f"benchmarks/results/speed/{name}_{jax.default_backend()}.json")
 
 
@@ -87,7 +87,7 @@ def render(path: Path) -> None:
 
 
 def module(name: str) -> Any:
-    """The benchmark of that name, in whatever room it is."""
+    """The benchmark of that name, in any of the subfolders."""
     for room, names in ROOMS.items():
         if name in names:
             return importlib.import_module(f"benchmarks.{room}.{name}")

@@ -2,12 +2,12 @@
 
     python -m benchmarks.speed.step_time
 
-Each step, made by `make_step`, is timed beside k + 1 calls of the jitted gradient alone
-and beside the bare update of its optimizer, after a warm-up, and compared within each
-repetition, so that a machine that is slow for a while is slow for all three.
-Temporary memory is what XLA plans for the compiled step beyond arguments and results,
-less that of the compiled gradient, in copies of the parameters. XLA counts the FLOPs of
-a loop's body once, so they are those of the step traced without loops.
+After a warm-up, each step, made by `make_step`, is timed against k + 1 calls of the
+jitted gradient alone and against the bare update of its optimizer, within each
+repetition, so that a slow phase of the machine affects all three alike. Temporary
+memory is what XLA plans for the compiled step beyond arguments and results, less that
+of the compiled gradient, in copies of the parameters. XLA counts the FLOPs of a loop's
+body once, so the FLOPs are those of the step traced without loops.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@
 
 What the trainer, `examples.images`, does with images in memory, from their random order
 and augmentation to the loss that is read for the log, is timed beside the bare step,
-made by `make_step`, which gets one prepared batch again and again. Both are timed in
+made by `make_step`, which repeats one prepared batch. Both are timed in
 each repetition, after a warm-up, and compared within it.
 """
 
@@ -72,7 +72,7 @@ class Throughput(Settings):
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """Of the trainer's images per second over the bare step's, in each repetition."""
+    """The trainer's images per second over the bare step's, in each repetition."""
     return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
 
 
