@@ -23,7 +23,7 @@ from examples.trainer.command import settings
 from examples.trainer.paths import output_file
 from examples.trainer.provenance import provenance
 
-# A path of results, beside which the table and the picture find their place.
+# A path of results; the table and the picture go next to it.
 Output = Annotated[Path, output_file(".json")]
 ROOMS = {
     "speed": ("step_time", "scaling", "peers", "train_throughput"),
@@ -54,7 +54,7 @@ def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
     """Writes JSON, with what the numbers depend on, and renders it.
 
     Args:
-      path: of the JSON, in a folder that is made if need be; replaced if it exists.
+      path: of the JSON, in a folder that is made if missing; replaced if it exists.
       benchmark: name of the module that can render it.
       results: what JSON can hold.
     """
@@ -65,7 +65,7 @@ def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
 
 
 def render(path: Path) -> None:
-    """Prints the table of a JSON file, and writes .md and .png beside it.
+    """Prints the table of a JSON file, and writes .md and .png next to it.
 
     Raises:
       ValueError: if the file holds something else.

@@ -49,7 +49,7 @@ def pack(arrays: Arrays, folder: Path) -> list[Path]:
 
     Args:
       arrays: what to write.
-      folder: where to; it is made if need be.
+      folder: where to; it is made if missing.
 
     Returns:
       The files.

@@ -47,7 +47,7 @@ TWINS = ("wrn-28-2", "resnet34", "decoder-110m")
 
 
 class Job(NamedTuple):
-    """Something to measure, in a process of its own.
+    """Something to measure, in its own process.
 
     Attributes:
       name: of its files.
@@ -57,7 +57,7 @@ class Job(NamedTuple):
       precision: in which most of them are.
       share: of the device's peak that they are assumed to reach.
       host_s: seconds in which the device waits for compilation, tests or PyTorch.
-      needs: packages beside jax, optax and flax.
+      needs: packages besides jax, optax and flax.
       resumes: whether it saves its work and ends on SIGTERM.
     """
 
@@ -165,7 +165,7 @@ def peers(network: str, precision: str, k: int) -> Job:
 
 
 def training(network: str, m: int | None = None) -> Job:
-    """The trainer's epochs of Lookbehind-SAM, k = 2, beside the bare step."""
+    """The trainer's epochs of Lookbehind-SAM, k = 2, against the bare step."""
     own, epochs, k = NETWORKS[network], 3, 2
     return Job(
         f"training-{network}" + ("" if m is None else f"-m{m}"),

@@ -29,7 +29,7 @@ class Place(NamedTuple):
       folder: of all results.
       data: folder of the packed images.
       revision: of this code, where Git can't tell; "" where it can.
-      environment: variables of the jobs, beside those of this process.
+      environment: variables of the jobs, besides those of this process.
     """
 
     folder: Path

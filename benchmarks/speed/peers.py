@@ -1,4 +1,4 @@
-"""How fast beside others: PyTorch's 2k gradients, `optax.contrib.sam`, another SAM.
+"""Speed against others: PyTorch's 2k gradients, `optax.contrib.sam`, another SAM.
 
     pip install -e ".[peers]"
     python -m benchmarks.speed.peers
@@ -68,7 +68,7 @@ class Peers(Settings):
       compile: whether PyTorch's loop is also measured with torch.compile.
       repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/peers_DEVICE.json.
     """
 

@@ -71,7 +71,7 @@ class Scaling(Settings):
       repetitions: times that each row is timed; with 0, only what XLA plans is
         compared.
       output: where to write every number, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/scaling_OVER_DEVICE.json.
     """
 
@@ -99,7 +99,7 @@ def memory(compiled: Any) -> int:
 def by_example(layout: meshes.Layout) -> Callable[..., Any]:
     """Keeps what the layers of a network make split by example, as the batch is.
 
-    Without it, JAX may gather the batch in place of split weights.
+    Without it, JAX may gather the batch instead of split weights.
     """
 
     def intercept(layer, args, kwargs, context):
@@ -125,7 +125,7 @@ def measure(
     benchmark: Scaling,
     layout: meshes.Layout | None = None,
 ) -> dict[str, Any]:
-    """A row: a decoder's step beside its gradient, split by a layout if there is one.
+    """A row: a decoder's step and its gradient, split by a layout if there is one.
 
     Rows with a layout have what crosses between devices, and no time on CPUs.
     """

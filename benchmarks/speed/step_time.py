@@ -60,7 +60,7 @@ class StepTime(Settings):
         one on CPUs.
       repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/step_time_DEVICE.json.
     """
 
@@ -76,7 +76,7 @@ class StepTime(Settings):
 def measure(
     network: networks.Network, gradient: Any, member: Member, k: int, repetitions: int
 ) -> dict[str, Any]:
-    """A row: one optimizer's step beside the compiled gradient."""
+    """A row: one optimizer's step and the compiled gradient."""
     loss, params, batch = network
     optimizer = MEMBERS[member](k)
 

@@ -1,4 +1,4 @@
-"""The trainer of images beside its bare step, timed."""
+"""Times the image trainer against its bare step."""
 
 import time
 from typing import Any
