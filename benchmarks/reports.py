@@ -23,7 +23,7 @@ from examples.trainer.command import settings
 from examples.trainer.paths import output_file
 from examples.trainer.provenance import provenance
 
-# A path of results, beside which the table and the picture find their place.
+# A path of results; the table and the picture go next to it.
 Output = Annotated[Path, output_file(".json")]
 ROOMS = {
     "speed": ("step_time", "scaling", "peers", "train_throughput"),
@@ -38,15 +38,15 @@ class Reports(Settings):
     """Make tables (.md) and pictures (.png) of results (.json) again.
 
     Attributes:
-      results: JSON files that benchmarks have written. A table and a picture are put
-        beside each, and replaced.
+      results: JSON files that benchmarks have written. The table and the picture next
+        to each are replaced.
     """
 
     results: tyro.conf.Positional[tuple[Path, ...]]
 
 
 def default(name: str) -> Path:
-    """Where the results of a benchmark of speed go on such a device."""
+    """Where a speed benchmark's results go on this kind of device."""
     return Path(f"benchmarks/results/speed/{name}_{jax.default_backend()}.json")
 
 
@@ -54,7 +54,7 @@ def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
     """Writes JSON, with what the numbers depend on, and renders it.
 
     Args:
-      path: of the JSON, in a folder that is made if need be; replaced if it exists.
+      path: of the JSON, in a folder that is made if missing; replaced if it exists.
       benchmark: name of the module that can render it.
       results: what JSON can hold.
     """
@@ -65,7 +65,7 @@ def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
 
 
 def render(path: Path) -> None:
-    """Prints the table of a JSON file, and writes .md and .png beside it.
+    """Prints the table of a JSON file, and writes .md and .png next to it.
 
     Raises:
       ValueError: if the file holds something else.
@@ -87,7 +87,7 @@ def render(path: Path) -> None:
 
 
 def module(name: str) -> Any:
-    """The benchmark of that name, in whatever room it is."""
+    """The benchmark of that name, in any of the subfolders."""
     for room, names in ROOMS.items():
         if name in names:
             return importlib.import_module(f"benchmarks.{room}.{name}")

@@ -1,4 +1,4 @@
-r"""Lookbehind-SAM on several hosts: all stop when one dies, and continue when rerun.
+r"""Lookbehind-SAM on several hosts: all stop when one dies, and resume when rerun.
 
 Trains a small Flax network on scikit-learn's digits, with parameters, optimizer state
 and batches spread over the devices of all processes. To try it with two processes of 4
@@ -12,13 +12,13 @@ virtual CPU devices each on one machine, run these in two shells:
 One process with `--cpu-devices 8` trains to the same numbers, up to rounding.
 
 When a process dies, the others stop within about --heartbeat seconds and say so on
-stderr. Run the same commands again: training continues from the last complete
-checkpoint, with the batches that would have come next. Until it is complete, a
-checkpoint has another name, so an interrupted one is never continued from.
+stderr. Run the same commands again: training resumes from the last complete checkpoint,
+with the batches that would have come next. Until it is complete, a checkpoint has
+another name, so training never resumes from an interrupted one.
 
-Each training process has a parent that waits for it. JAX aborts a process when another
-one is gone, at once or after having let it wait in a collective: no `except` or
-`finally` runs in it, so only a parent can say what happened.
+Each training process has a parent that waits for it. When another process is gone, JAX
+aborts this one, at once or after a wait in a collective. No `except` or `finally` runs
+then, so only a parent can say what happened.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def train(arguments: argparse.Namespace) -> None:
         arguments.checkpoints.absolute(),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2),
-            cleanup_tmp_directories=True,  # those of interrupted checkpoints
+            cleanup_tmp_directories=True,  # from interrupted checkpoints
         ),
     )
     start = manager.latest_step() or 0
@@ -138,7 +138,7 @@ def train(arguments: argparse.Namespace) -> None:
         params, opt_state, out = train_step(params, opt_state, *batch)
         done = step + 1
         if done % arguments.save_every == 0 or done == arguments.steps:
-            # Waits for the checkpoint before, and writes this one in the background.
+            # Waits for the previous checkpoint, and writes this one in the background.
             manager.save(done, args=ocp.args.StandardSave((params, opt_state)))
             report(f"step {done}: loss {out.loss:.4f}, accuracy {out.aux:.4f}")
     manager.close()
@@ -153,7 +153,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def train_as_child(arguments: argparse.Namespace) -> None:
-    """Trains, and ends at once on an error or with the parent."""
+    """Trains; exits at once on an error or when the parent exits."""
 
     def end_with(parent):
         parent.join()
@@ -184,7 +184,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     text = "process 0 and a free port there; processes wait 5 minutes for one another"
     add("--coordinator", metavar="HOST:PORT", help=text)
     add("--processes", type=int, metavar="N", help="number of processes")
-    add("--process-id", type=int, metavar="I", help="of this process, 0 to N - 1")
+    add(
+        "--process-id", type=int, metavar="I", help="number of this process, 0 to N - 1"
+    )
     text = "find out the above, as JAX can on TPU pods, Slurm, Open MPI and Kubernetes"
     add("--cluster", action="store_true", help=text)
     text = "use this many virtual CPU devices in each process and no other devices"
@@ -196,7 +198,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--checkpoints", type=Path, default=path, metavar="DIR", help=text)
     text = "number of steps between checkpoints and between reports"
     add("--save-every", type=int, default=50, metavar="N", help=text)
-    text = "number of steps in all, with those before a checkpoint"
+    text = "number of steps in all, including those before a checkpoint"
     add("--steps", type=int, default=300, metavar="N", help=text)
     given = parser.parse_args(arguments)
     check(parser, given)
@@ -227,7 +229,7 @@ def check(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains, and explains on stderr why that ended early if it did."""
+    """Trains; if training ends early, explains why on stderr."""
     given = parse_arguments(arguments)
     if not (given.cluster or given.coordinator):
         train(given)

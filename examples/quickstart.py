@@ -7,18 +7,19 @@ SAM, Multistep-SAM, Lookahead-SAM and Lookbehind-SAM, prints a table and saves a
 
 Training sees 1000 images, 40 % of them with a wrong label; the other 797 images, with
 their true labels, are the test set. The network can learn all labels by heart, and SGD
-does. A seed draws the split, the wrong labels, the initial weights and the order of the
-batches, all alike for every method, so the table compares them with SGD seed by seed.
+does. The seed draws the split, the wrong labels, the initial weights and the order of
+the batches, all the same for every method, so the table compares them with SGD seed by
+seed.
 
 SGD spends one gradient on a step, SAM two, Multistep-SAM and Lookbehind k + 1, so one
 budget buys them different numbers of steps. That isn't why they differ: SGD is below
-them at the end of its training, and with fewer steps too, as its curve shows.
+them at the end of its training, and also with fewer steps, as its curve shows.
 
 The radii were chosen by test accuracy at the end of the default budget, averaged over
-two seeds that the table does not use (100 and 101; they split the same images): of each
-method, the best ρ of 0.25, 0.35, 0.5, 0.7 and 1. SGD ends between 65 and 67 % with any
-learning rate from 0.03 to 0.3. α = 1/k is Lookbehind's default; Lookahead's k and α are
-those of its paper.
+two seeds that the table does not use (100 and 101; they split the same images): for
+each method, the best ρ of 0.25, 0.35, 0.5, 0.7 and 1. SGD ends between 65 and 67 % with
+any learning rate from 0.03 to 0.3. α = 1/k is Lookbehind's default; Lookahead's k and α
+are those of its paper.
 """
 
 import argparse
@@ -141,7 +142,7 @@ def split_digits(seed: int) -> Digits:
 
 
 def batches(seed: int, data: Data) -> Iterator[Data]:
-    """Batches without end, each epoch in a new order."""
+    """An endless stream of batches, each epoch in a new order."""
     images, labels = data
     rng = np.random.default_rng(seed)
     while True:
@@ -152,9 +153,9 @@ def batches(seed: int, data: Data) -> Iterator[Data]:
 def train(
     optimizer: Optimizer, train_step: Callable, steps: int, seed: int
 ) -> Iterator[tuple[float, float]]:
-    """One run, which yields at regular intervals what it has learnt.
+    """One run, which yields its progress at regular intervals.
 
-    That is the test accuracy, and the share of the wrong labels that the network gives.
+    That is the test accuracy, and the share of wrong labels that the network predicts.
     """
     digits = split_digits(seed)
     params = model.init(jax.random.key(seed), digits.train[0])
@@ -169,7 +170,7 @@ def train(
 
 
 def standard_error(samples: np.ndarray) -> np.ndarray:
-    """Of the mean over the first axis."""
+    """The standard error of the mean over the first axis."""
     return np.std(samples, axis=0, ddof=1) / math.sqrt(len(samples))
 
 
@@ -263,7 +264,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def check(
     parser: argparse.ArgumentParser, given: argparse.Namespace, unit: int
 ) -> None:
-    """Refuses now what would fail after the training."""
+    """Refuses early what would fail after the training."""
     if not 2 <= given.seeds <= 1000:
         parser.error(
             "argument --seeds: must be from 2, so that there is a spread to show, to "

@@ -23,7 +23,7 @@ model = hk.without_apply_rng(hk.transform_with_state(network))
 
 
 def loss_fn(params, images, labels, *, model_state):
-    """What isn't an example goes in by keyword, and comes back in the aux."""
+    """The state isn't an example: it goes in by keyword, and comes back in the aux."""
     logits, model_state = model.apply(params, model_state, images)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean(), (model_state, jnp.mean(logits.argmax(-1) == labels))

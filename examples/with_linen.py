@@ -1,4 +1,4 @@
-"""Flax linen, with BatchNorm: `linen_step` in place of the two lines that one writes.
+"""Flax linen, with BatchNorm: `linen_step` in place of the usual two lines.
 
 python -m examples.with_linen
 """
@@ -14,14 +14,14 @@ import lookbehind_optax as lb
 
 
 class TrainState(train_state.TrainState):
-    """With BatchNorm's statistics."""
+    """A training state with BatchNorm's statistics."""
 
     batch_stats: dict
 
 
 @jax.jit
 def train_step(state, images, labels):
-    """One step; the statistics are those of the clean pass."""
+    """One step; the statistics come from the unperturbed pass."""
 
     def loss_fn(params, images, labels):
         variables = {"params": params, "batch_stats": state.batch_stats}

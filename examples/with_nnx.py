@@ -29,7 +29,7 @@ class Model(nnx.Module):
 
 @nnx.jit
 def train_step(model, optimizer, images, labels):
-    """One step; statistics and random streams move with the clean pass alone."""
+    """One step; only the unperturbed pass updates statistics and random streams."""
 
     def loss_fn(model, images, labels):
         logits = model(images)

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Trains on 2 nodes of 8 GPUs. Set the numbers, then, in the folder of this repository:
+# Trains on 2 nodes of 8 GPUs. Set the numbers, then run in this repository's folder:
 #
 #     sbatch launch/slurm.sh
 #
-# Five minutes before the time is over, or when the job is preempted, its processes get
-# SIGTERM: they save and stop. The job then queues again, as it does after a failure, and
-# the same command resumes from the last checkpoint.
+# Five minutes before its time runs out, or when the job is preempted, its processes get
+# SIGTERM: they save and stop. The job is then requeued, as after a failure, and the same
+# command resumes from the last checkpoint.
 
 #SBATCH --job-name=lookbehind
 #SBATCH --nodes=2
@@ -13,10 +13,10 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
 
-# JAX takes one process for each GPU.
+# JAX needs one process for each GPU.
 #SBATCH --ntasks-per-node=8
 
-# One log for all starts.
+# One log for all restarts.
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 
@@ -27,7 +27,7 @@ set -euo pipefail
 
 most_restarts=20
 
-# All processes must see the folder of the run, and that of the data.
+# All processes must see the run's folder and the data folder.
 if srun .venv/bin/python -m examples.images \
     --recipe imagenet --data-dir data \
     --distributed --mesh data=16 --precision bf16 \

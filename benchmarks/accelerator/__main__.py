@@ -1,16 +1,16 @@
-"""Measures on an accelerator whatever fits into so many minutes.
+"""Measures on an accelerator whatever fits into the given minutes.
 
     python -m benchmarks.accelerator --minutes 8 --output runs/accelerator
     python -m benchmarks.accelerator --plan --output runs/accelerator
     python -m benchmarks.accelerator --report runs/accelerator
 
-Jobs are done in the order of their worth, each in a process of its own; what is in the
-folder is not done again. It needs jax, flax, optax, chex and pytest, PyTorch for what
-is compared with it, and what examples/trainer needs for what is trained.
+The most valuable jobs run first, each in its own process. Finished jobs in the folder
+aren't repeated. All of it needs jax, flax, optax, chex and pytest; comparisons with
+PyTorch need PyTorch, and training jobs need what examples/trainer needs.
 """
 
-# The flags are argparse's, and not settings as elsewhere: pydantic and tyro may not be
-# where an accelerator is.
+# Unlike elsewhere, argparse reads the flags: a machine with an accelerator may lack
+# pydantic and tyro.
 import argparse
 from collections.abc import Sequence
 import math
@@ -32,23 +32,27 @@ def parse(arguments: list[str] | None) -> Any:
     """Reads flags."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.accelerator",
-        description="Measure on an accelerator whatever fits into so many minutes.",
+        description="Measure on an accelerator whatever fits into the given minutes.",
         allow_abbrev=False,
     )
     flag = parser.add_argument
-    flag("--minutes", type=minutes, default=8, help="until all is over (default: 8)")
-    flag("--output", type=Path, help="folder of the results; done jobs aren't redone")
+    flag("--minutes", type=minutes, default=8, help="time limit (default: 8)")
+    flag(
+        "--output",
+        type=Path,
+        help="folder for the results; finished jobs aren't repeated",
+    )
     flag(
         "--data",
         type=Path,
         default=Path("data"),
-        help="folder of CIFAR-10, as benchmarks.accelerator.cifar packs it",
+        help="folder with CIFAR-10 as packed by benchmarks.accelerator.cifar",
     )
     flag("--plan", action="store_true", help="list the jobs, and do nothing")
     flag("--smoke", action="store_true", help="run a tiny job of each kind, on a CPU")
-    flag("--again", action="store_true", help="try again what failed")
-    flag("--revision", default="", help="of this code, where Git can't tell")
-    flag("--report", type=Path, metavar="DIR", help="render what is in a folder")
+    flag("--again", action="store_true", help="retry failed jobs")
+    flag("--revision", default="", help="revision of this code, if Git can't tell")
+    flag("--report", type=Path, metavar="DIR", help="render the results in a folder")
     asked = parser.parse_args(arguments)
     if (asked.output is None) == (asked.report is None):
         parser.error("either --output or --report must be given, a folder")
@@ -91,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def for_smoke(place: runner.Place) -> runner.Place:
-    """On the CPU, with images of noise."""
+    """The place of a smoke run: a CPU, and images of noise."""
     import numpy as np
 
     random, folder = np.random.default_rng(0), place.folder / "noise"
@@ -102,11 +106,11 @@ def for_smoke(place: runner.Place) -> runner.Place:
 
 
 def probe(place: runner.Place) -> str:
-    """The kind of the device, as JAX has it.
+    """The kind of the device, as JAX names it.
 
     Raises:
-      SystemExit: if there is no accelerator and none was to be done without, or the
-        folder holds results of another device.
+      SystemExit: if an accelerator is required but there is none, or the folder holds
+        results of another device.
     """
     before = records.read(place.folder, "device")
     job = Job("device", "device", {})
@@ -128,7 +132,7 @@ def probe(place: runner.Place) -> str:
 
 
 def assumption() -> str:
-    """What estimates are for, where the device isn't known."""
+    """Which device the estimates assume if this one isn't known."""
     return f"estimates are for an {limits.ASSUMED}"
 
 

@@ -2,13 +2,13 @@
 
     python -m benchmarks.accelerator.cifar --data-dir DIR --output data
 
-Each file holds every other image of both splits, so that one of them alone is half of
-CIFAR-10, and a file can be sent where both don't fit. NumPy and the standard library
-read them.
+Each file holds every other image of both splits, so one file alone is half of CIFAR-10
+and can be sent where both don't fit. Reading them needs only NumPy and the standard
+library.
 
-A pixel is stored as what the pixels to its left and above don't predict of it, red and
-blue less what green doesn't predict of itself, in Huffman codes. A file is a line of
-JSON about it, and the codes.
+Each pixel is stored as the difference from its prediction by the pixels to its left and
+above; green's difference is subtracted from red's and blue's. Huffman codes compress
+the differences. A file is one line of JSON that describes it, and the codes.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Arrays(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that they hold."""
+        """SHA-256 of all that the arrays hold."""
         found = hashlib.sha256()
         for array in self:
             found.update(np.ascontiguousarray(array).tobytes())
@@ -49,7 +49,7 @@ def pack(arrays: Arrays, folder: Path) -> list[Path]:
 
     Args:
       arrays: what to write.
-      folder: where to; it is made if need be.
+      folder: where to; it is made if missing.
 
     Returns:
       The files.
@@ -94,7 +94,7 @@ def unpack(folder: Path) -> tuple[Arrays, int]:
 
 
 def interleave(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """An array of which both have every other row."""
+    """Interleaves the rows of two arrays."""
     joined = np.empty((len(first) + len(second), *first.shape[1:]), first.dtype)
     joined[0::2], joined[1::2] = first, second
     return joined
@@ -119,7 +119,7 @@ def read(path: Path) -> Arrays:
 
 
 def encode(arrays: Arrays) -> bytes:
-    """What `decode` reads, in Huffman codes."""
+    """Encodes in Huffman codes, for `decode`."""
     planes = b"".join(
         surprises(arrays[split]).tobytes() + arrays[split + 1].tobytes()
         for split in (0, 2)
@@ -141,7 +141,7 @@ def decode(planes: bytes, shapes: list[list[int]]) -> Arrays:
 
 
 def surprises(images: np.ndarray) -> np.ndarray:
-    """What isn't predicted of images (n, height, width, 3): (3, n, height, width)."""
+    """Prediction errors (3, n, height, width) of images (n, height, width, 3)."""
     padded = np.pad(images, ((0, 0), (1, 0), (1, 0), (0, 0))).astype(np.int16)
     predicted = predict(padded[:, 1:, :-1], padded[:, :-1, 1:], padded[:, :-1, :-1])
     red, green, blue = np.moveaxis(images - predicted.astype(np.uint8), -1, 0)
@@ -149,7 +149,7 @@ def surprises(images: np.ndarray) -> np.ndarray:
 
 
 def restore(planes: np.ndarray) -> np.ndarray:
-    """The images of which `surprises` makes these planes."""
+    """The images from the planes that `surprises` made of them."""
     red, green, blue = planes
     left_over = np.stack([red + green, green, blue + green])
     _, examples, height, width = left_over.shape

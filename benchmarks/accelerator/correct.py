@@ -7,7 +7,7 @@ import pytest
 
 
 class Outcomes:
-    """A plugin of pytest that keeps what came of each test.
+    """A pytest plugin that records the result of each test.
 
     Attributes:
       tests: outcome, seconds, what was measured, and what was wrong, by test.
@@ -18,7 +18,7 @@ class Outcomes:
         self.tests: dict[str, dict[str, Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keeps the call of a test, or what went wrong before and after it."""
+        """Records the call of a test, or what went wrong before and after it."""
         if report.when != "call" and report.passed:
             return
         kept = {
@@ -36,7 +36,7 @@ def measure(files: list[str], chosen: str, **unused: Any) -> dict[str, Any]:
 
     Args:
       files: of tests, or folders of them.
-      chosen: names of those that are run, as `pytest -k` has it; all if empty.
+      chosen: which of them to run, in `pytest -k` syntax; all if empty.
       unused: what other jobs need.
 
     Raises:

@@ -6,7 +6,7 @@ import jax
 
 
 def measure(**unused: Any) -> dict[str, Any]:
-    """Its kind, as JAX has it, and how many there are."""
+    """The kind of the devices, as JAX names it, and how many there are."""
     del unused
     device = jax.devices()[0]
     return {

@@ -30,7 +30,7 @@ def measure(
       seed: of the training.
       folder: of all results, where the run has a folder of its own.
       data: folder of the packed images.
-      smaller: settings in place of the question's, to try it out.
+      smaller: settings that replace the question's, for a trial run.
       unused: what other jobs need.
 
     Returns:

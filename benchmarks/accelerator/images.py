@@ -1,4 +1,4 @@
-"""CIFAR-10 for the jobs that train: unpacked once, and then read in no time."""
+"""CIFAR-10 for the jobs that train: unpacked once, then fast to read."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from examples.images import data
 
 
 def load(packed: Path, folder: Path) -> data.Dataset:
-    """What there is of CIFAR-10.
+    """Loads the parts of CIFAR-10 that are there.
 
     Args:
       packed: folder of its parts.

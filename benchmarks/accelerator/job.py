@@ -1,4 +1,4 @@
-"""One job, in a process of its own; `benchmarks.accelerator` starts it."""
+"""One job, in its own process; `benchmarks.accelerator` starts it."""
 
 import importlib
 import json

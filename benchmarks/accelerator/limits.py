@@ -1,4 +1,4 @@
-"""What devices can do at most, by their vendors' datasheets.
+"""The peak performance of devices, by their vendors' datasheets.
 
 Dense, without sparsity, one chip; products are added up in float32. A precision that a
 device lacks has the peak of what takes its place: float32 on a V100 or T4, which have
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """Of a device.
+    """Limits of a device.
 
     Attributes:
       bf16: FLOP/s in bfloat16.
@@ -34,7 +34,7 @@ def _tpu(bf16: float, bandwidth: float) -> Limits:
     return _gpu(bf16, bf16 / 6, bf16 / 6, bandwidth)
 
 
-# By what JAX calls the device, or the beginning of it; the longest one counts.
+# By JAX's name of the device, or the beginning of it; the longest match counts.
 DEVICES: dict[str, Limits] = {
     "NVIDIA H200": _gpu(989, 495, 67, 4800),
     "NVIDIA H100": _gpu(989, 495, 67, 3350),
@@ -58,7 +58,7 @@ ASSUMED = "NVIDIA H100"  # for estimates where the device has no limits here
 
 
 def find(kind: str) -> Limits | None:
-    """The limits of a device, by its kind as JAX has it; None if they aren't known."""
+    """The limits of a device by its kind, as JAX names it; None if unknown."""
     names = [name for name in DEVICES if kind == name or kind.startswith(f"{name} ")]
     names += [name for name in DEVICES if kind.startswith(f"{name}-")]
     return DEVICES[max(names, key=len)] if names else None

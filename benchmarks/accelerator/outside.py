@@ -1,4 +1,4 @@
-"""What a compiled step does beside its gradients: fusions and copies, by name.
+"""What a compiled step does outside its gradients: fusions and copies, by name.
 
 XLA keeps the name of the operation that an instruction comes from. What comes from a
 loss has "jvp" in it, what comes from the algorithm has its own name, and a copy that
@@ -16,15 +16,15 @@ KINDS = ("fusion", "copy", "copy-start", "transpose")
 
 
 def find(compiled: Any, at_least: int) -> list[dict[str, Any]]:
-    """Fusions and copies that come from no gradient, those that move most first.
+    """Fusions and copies that come from no gradient, those that move the most first.
 
     Args:
       compiled: a step.
       at_least: elements of the largest array that one makes, to be listed.
 
     Returns:
-      Of each kind and name, how many instructions there are, and the bytes that they
-      make in a pass. Those in a loop are counted once.
+      For each kind and name, the number of instructions, and the bytes that they make
+      in a pass. Instructions in a loop are counted once.
     """
     counts, sizes = Counter(), Counter()
     for instruction in executed(compiled):

@@ -1,4 +1,4 @@
-"""Our step beside PyTorch's loop and Optax's SAM, on one network in one precision."""
+"""Our step against PyTorch's loop and Optax's SAM, on one network in one precision."""
 
 import importlib.metadata
 from typing import Any

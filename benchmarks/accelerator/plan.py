@@ -1,4 +1,4 @@
-"""The jobs, in the order of their worth, and how long each should take.
+"""The jobs, the most valuable first, and how long each should take.
 
 A job's estimate is the FLOPs of its gradients over an assumed share of the device's
 peak, and what its host needs to start and to compile. Nothing here needs a package.
@@ -47,18 +47,18 @@ TWINS = ("wrn-28-2", "resnet34", "decoder-110m")
 
 
 class Job(NamedTuple):
-    """Something to measure, in a process of its own.
+    """Something to measure, in its own process.
 
     Attributes:
       name: of its files.
       kind: the module of this package that measures it.
       options: what that module's `measure` takes, as JSON can hold it.
-      flops: of all gradients that it takes.
+      flops: of all the gradients that it takes.
       precision: in which most of them are.
       share: of the device's peak that they are assumed to reach.
       host_s: seconds in which the device waits for compilation, tests or PyTorch.
-      needs: packages beside jax, optax and flax.
-      resumes: whether SIGTERM has it save what it has done, and end.
+      needs: packages besides jax, optax and flax.
+      resumes: whether it saves its work and ends on SIGTERM.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Job(NamedTuple):
         return START_S + self.host_s + self.flops / (self.share * peak)
 
     def limit(self, limits: Limits) -> float:
-        """Seconds after which it is stopped, whatever time there is."""
+        """Seconds after which it is stopped, even if there is more time."""
         return 60 + 3 * self.estimate(limits)
 
 
@@ -141,7 +141,7 @@ def step(network: str, precision: str) -> Job:
 
 
 def peers(network: str, precision: str, k: int) -> Job:
-    """Ours beside PyTorch's loop, eager and compiled, and Optax's SAM."""
+    """Ours against PyTorch's loop, eager and compiled, and against Optax's SAM."""
     own = NETWORKS[network]
     # Two of PyTorch, with 2k gradients, and three with k + 1.
     gradients = (PEER_REPETITIONS + 1) * (4 * k + 3 * (k + 1))
@@ -165,7 +165,7 @@ def peers(network: str, precision: str, k: int) -> Job:
 
 
 def training(network: str, m: int | None = None) -> Job:
-    """The trainer's epochs of Lookbehind-SAM, k = 2, beside the bare step."""
+    """The trainer's epochs of Lookbehind-SAM, k = 2, against the bare step."""
     own, epochs, k = NETWORKS[network], 3, 2
     return Job(
         f"training-{network}" + ("" if m is None else f"-m{m}"),
@@ -217,7 +217,7 @@ def evidence() -> Iterator[Job]:
 
 
 def file_name(label: str) -> str:
-    """Of a row's label."""
+    """A file name from a row's label."""
     kept = label.lower().replace("×", "x").replace(",", "").replace("= ", "")
     return "-".join(kept.split())
 

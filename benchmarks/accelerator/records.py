@@ -1,4 +1,4 @@
-"""What is known of each job, in a folder: a JSON, a log, and what it leaves there."""
+"""Records of jobs in a folder: for each a JSON, a log, and files that it leaves."""
 
 import json
 import os
@@ -13,34 +13,34 @@ class Skip(Exception):
 
 
 class Unfinished(Exception):
-    """A job was stopped, and has saved what it had done."""
+    """A job was stopped after saving its work."""
 
 
 def path(folder: Path, name: str) -> Path:
-    """Of a job's JSON."""
+    """Path of a job's JSON."""
     return folder / "jobs" / f"{name}.json"
 
 
 def log(folder: Path, name: str) -> Path:
-    """Of what a job has printed."""
+    """Path of a job's output."""
     return folder / "logs" / f"{name}.log"
 
 
 def read(folder: Path, name: str) -> dict[str, Any] | None:
-    """What is known of a job; None if nothing is."""
+    """The record of a job; None if there is none."""
     found = path(folder, name)
     return json.loads(found.read_text()) if found.exists() else None
 
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
-    """What is known of all jobs, by name."""
+    """The records of all jobs, by name."""
     return [
         json.loads(one.read_text()) for one in sorted((folder / "jobs").glob("*.json"))
     ]
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Puts a JSON in its place, whole."""
+    """Writes a JSON atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")

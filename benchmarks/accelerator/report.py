@@ -65,7 +65,7 @@ def about(results: dict[str, Any]) -> str:
 
 
 def figure(results: dict[str, Any]) -> Figure:
-    """Time, memory and compile time over k, and how fast beside PyTorch."""
+    """Time, memory and compile time over k, and speed relative to PyTorch."""
     drawing = Figure(figsize=(13, 3.8), layout="constrained")
     axes: Any = drawing.subplots(1, 4)
     axes[0].axhline(targets.OVERHEAD, color="gray", linewidth=0.8)

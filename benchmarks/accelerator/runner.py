@@ -1,4 +1,4 @@
-"""Runs jobs, each in a process of its own, while there is time."""
+"""Runs jobs, each in its own process, while there is time."""
 
 from collections.abc import Iterable
 import importlib.util
@@ -23,13 +23,13 @@ SKIPPED, UNFINISHED = 3, 4  # exit statuses of benchmarks.accelerator.job
 
 
 class Place(NamedTuple):
-    """What all jobs of a call have in common.
+    """The context that all jobs of a call share.
 
     Attributes:
       folder: of all results.
       data: folder of the packed images.
       revision: of this code, where Git can't tell; "" where it can.
-      environment: variables of the jobs, beside those of this process.
+      environment: variables of the jobs, besides those of this process.
     """
 
     folder: Path
@@ -41,14 +41,14 @@ class Place(NamedTuple):
 def run(
     jobs: Iterable[Job], limits: Limits, place: Place, deadline: float, again: bool
 ) -> None:
-    """Does what fits, in order, and passes over what doesn't.
+    """Runs the jobs that fit, in order, and skips those that don't.
 
     Args:
       jobs: what there is to do.
       limits: of the device.
       place: where.
-      deadline: by `time.monotonic`, until when all must be over.
-      again: whether to try again what failed.
+      deadline: when all must be over, by `time.monotonic`.
+      again: whether to retry failed jobs.
     """
     for job in jobs:
         known = records.read(place.folder, job.name)
@@ -69,7 +69,7 @@ def run(
 
 
 def is_over(known: dict[str, Any] | None, again: bool) -> bool:
-    """Whether a job isn't to be tried (again)."""
+    """Whether a job shouldn't be tried, or not again."""
     if known is None:
         return False
     over = (records.DONE,) if again else (records.DONE, records.FAILED)
@@ -77,7 +77,7 @@ def is_over(known: dict[str, Any] | None, again: bool) -> bool:
 
 
 def needed(job: Job, limits: Limits, known: dict[str, Any] | None) -> float:
-    """Seconds without which a job isn't begun."""
+    """Seconds that must be left for a job to be started."""
     estimate = job.estimate(limits)
     if job.resumes:
         return min(estimate, WORTHWHILE_S) + GRACE_S
@@ -87,17 +87,17 @@ def needed(job: Job, limits: Limits, known: dict[str, Any] | None) -> float:
 
 
 def absent(job: Job) -> list[str]:
-    """Packages that a job needs and that aren't there."""
+    """Packages that a job needs but that aren't installed."""
     return [name for name in job.needs if importlib.util.find_spec(name) is None]
 
 
 def base(job: Job) -> dict[str, Any]:
-    """What every record of a job begins with."""
+    """The first fields of every job's record."""
     return {"name": job.name, "kind": job.kind, "options": job.options}
 
 
 def attempt(job: Job, limits: Limits, place: Place, left: float) -> dict[str, Any]:
-    """Does a job in so many seconds at most, and returns its record."""
+    """Runs a job for at most the given seconds, and returns its record."""
     limit = min(job.limit(limits), left)
     limit = limit - GRACE_S if job.resumes else limit
     begun = time.monotonic()
@@ -127,7 +127,7 @@ def call(job: Job, place: Place, limit: float) -> int | None:
     """Runs a job's process.
 
     Returns:
-      Its exit status; None if it was stopped, and didn't end by itself then.
+      Its exit status; None if it was stopped and didn't then end by itself.
     """
     request = json.dumps(
         {
@@ -157,12 +157,12 @@ def call(job: Job, place: Place, limit: float) -> int | None:
 
 
 def command(request: str) -> list[str]:
-    """What does a job, in a process of its own."""
+    """The command that runs a job in its own process."""
     return [sys.executable, "-m", "benchmarks.accelerator.job", request]
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Variables of a job: where PyTorch needs the device, too, JAX doesn't take it."""
+    """Variables of a job: JAX leaves memory to PyTorch if it also needs the device."""
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if job.kind == "peers" else {}
 
 

@@ -64,7 +64,7 @@ def measure(
 def row(
     network: networks.Network, gradient: Any, k: int, repetitions: int, profile: Path
 ) -> dict[str, Any]:
-    """One k, with times, memory, and what XLA made beside the gradients."""
+    """One k, with times, memory, and what XLA made outside the gradients."""
     step = compile_step(network, MEMBERS["lookbehind_sam"](k))
     seconds(gradient, network.params, network.batch)
     seconds(step.run, *step.arguments)

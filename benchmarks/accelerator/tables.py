@@ -17,7 +17,7 @@ PEERS = (EAGER, "PyTorch compiled, 2k gradients", "optax.contrib.sam")
 
 
 def of_kind(results: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """What the jobs of a kind that are done have measured."""
+    """The results of the finished jobs of a kind."""
     return [
         job["results"]
         for job in results["jobs"]
@@ -26,7 +26,7 @@ def of_kind(results: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def device_limits(results: dict[str, Any]) -> limits.Limits | None:
-    """Of the device that measured."""
+    """Limits of the measured device."""
     devices = of_kind(results, "device")
     return limits.find(devices[0]["kind"]) if devices else None
 
@@ -93,12 +93,12 @@ def step(results: dict[str, Any]) -> list[list[str]]:
 
 
 def overhead(row: dict[str, Any]) -> float:
-    """Of a step over its gradients, the median."""
+    """Median of a step's time over that of its gradients."""
     return statistics.median(it["step_s"] / it["gradients_s"] for it in row["samples"])
 
 
 def shares(results: dict[str, Any]) -> list[list[str]]:
-    """A row for each network and precision: what a gradient has of the limits."""
+    """A row for each network and precision: how close a gradient is to the limits."""
     found = device_limits(results)
     head = ["model", "precision", "gradient (ms)", "TFLOP/s", "of the peak", "TB/s"]
     head += ["of the bandwidth", "compile time, k = 10 over 2", "flat within 20 %"]
@@ -139,7 +139,7 @@ def shares(results: dict[str, Any]) -> list[list[str]]:
 
 
 def outside(results: dict[str, Any]) -> list[list[str]]:
-    """What the step with the largest k does beside its gradients, the largest first."""
+    """The work of the step with the largest k outside its gradients, largest first."""
     rows = []
     for job in of_kind(results, "step"):
         row = job["rows"][-1]
@@ -261,7 +261,7 @@ def evidence(results: dict[str, Any]) -> list[list[str]]:
 
 
 def unfinished(results: dict[str, Any]) -> list[list[str]]:
-    """A row for each job that isn't done, with the reason."""
+    """A row for each unfinished job, with the reason."""
     rows = [
         [job["name"], job["status"], job["reason"]]
         for job in results["jobs"]

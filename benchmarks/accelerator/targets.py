@@ -1,4 +1,4 @@
-"""What is aimed at on an accelerator."""
+"""Targets on an accelerator."""
 
 OVERHEAD = 1.03  # of a step over its k + 1 gradients, at most
 COPIES = 3.0  # of the parameters, in memory beyond a gradient's, at most

@@ -1,4 +1,4 @@
-"""The trainer on CIFAR-10, an epoch a call in bfloat16, beside its bare step."""
+"""The trainer on CIFAR-10, one call per epoch in bfloat16, against its bare step."""
 
 from pathlib import Path
 import statistics
@@ -10,7 +10,7 @@ from benchmarks.speed import throughput
 from examples.images.config import Config
 from examples.images.training import Training
 
-EPOCHS = 200  # which are projected
+EPOCHS = 200  # for the projection
 
 
 def measure(
@@ -65,7 +65,7 @@ def measure(
 
 
 def evaluation_seconds(training: Training) -> float:
-    """Of a look at the test images, after the one that compiles."""
+    """Seconds of an evaluation on the test images, after the one that compiles."""
     state = training.init()
     training.evaluate(state)
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Evidence: where a climb pays, what Lookbehind adds, and at which price.
+"""Evidence: when a climb pays, what Lookbehind adds, and at what price.
 
     python -m benchmarks.evidence --questions noise-40
 
@@ -34,13 +34,13 @@ class Evidence(Settings):
       python -m benchmarks.evidence --questions price-40 price-0 range
 
     Attributes:
-      questions: what to answer, one after the other; benchmarks/evidence/questions.py
-        has the runs of each.
+      questions: questions to answer, one after the other;
+        benchmarks/evidence/questions.py has the runs of each.
       data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
         if they aren't there. TFDS's own by default.
-      runs: folder of all trainings. One that was interrupted there is resumed.
-      output: folder for the results, as JSON, Markdown and PNG. What is there already
-        is not done again.
+      runs: folder of all training runs. Interrupted ones are resumed.
+      output: folder for the results, as JSON, Markdown and PNG. Finished runs in it
+        aren't repeated.
     """
 
     questions: command.Several[Name]
@@ -50,7 +50,7 @@ class Evidence(Settings):
 
 
 def answer(asked: Evidence, name: str) -> None:
-    """Does all cells of a question that no other process does, and reports."""
+    """Runs all cells of a question that no other process is running, and reports."""
     question, folder = QUESTIONS[name], asked.runs / name
     for place in (folder, asked.output):
         place.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def answer(asked: Evidence, name: str) -> None:
     of_question = list(cells.cells(question))
     with tqdm(total=len(of_question), desc=name, unit=" runs") as progress:
         again = True
-        while again:  # trials that others did let seeds begin
+        while again:  # other processes' trials may let seeds start
             again = False
             for cell in of_question:
                 progress.n = sum(kept.find(one) is not None for one in of_question)

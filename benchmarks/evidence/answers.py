@@ -19,7 +19,7 @@ LEVEL = 0.05  # of the tests, and so of the 95 % intervals
 
 
 class Difference(NamedTuple):
-    """Of two rows, in points of final test accuracy, seed by seed.
+    """The difference of two rows, in points of final test accuracy, seed by seed.
 
     Attributes:
       mean: over the seeds that both have.
@@ -48,7 +48,7 @@ def values(results: dict[str, Any], label: str, name: str) -> np.ndarray:
 
 
 def difference(results: dict[str, Any], row: str, over: str) -> Difference | None:
-    """Of a row over another; None if they have fewer than two seeds in common."""
+    """Of one row over another; None if they share fewer than two seeds."""
     ours, theirs = seeds(results, row), seeds(results, over)
     points = [
         100 * (ours[seed]["test_accuracy"] - theirs[seed]["test_accuracy"])
@@ -72,7 +72,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def corrected(found: list[Difference | None]) -> list[Difference | None]:
-    """Differences with p-values that account for one another."""
+    """Differences with p-values corrected for the number of tests."""
     known = [it for it in found if it is not None]
     fixed = iter(holm([it.p for it in known]))
     return [None if it is None else it._replace(p=next(fixed)) for it in found]
@@ -107,7 +107,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def setting(question: Question) -> str:
-    """In a sentence, what all runs have in common."""
+    """A sentence on what all runs have in common."""
     config = question.config
     which = f"the first {question.train:,} images" if question.train else "all images"
     return (
@@ -167,7 +167,7 @@ def percent(shares: np.ndarray) -> str:
 
 
 def parameters(cell: dict[str, Any]) -> str:
-    """What the search chose, as flags are named."""
+    """The parameters that the search chose, named like the flags."""
     return ", ".join(
         f"{command.flag(name)[2:]} {value:.2g}"
         if isinstance(value, float)
@@ -209,7 +209,7 @@ FAMILIES = {
 
 
 def color(label: str) -> str:
-    """Of the family that a label begins with."""
+    """The color of the method that a label begins with."""
     return next(it for start, it in FAMILIES.items() if label.startswith(start))
 
 
@@ -326,7 +326,7 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
 
 
 def half_width(points: np.ndarray) -> float:
-    """Of the 95 % interval of a mean; two points would have a huge one."""
+    """Half the width of the 95 % interval of a mean; with two points it is huge."""
     if len(points) < 3:
         return 0.0
     return float(stats.t.ppf(1 - LEVEL / 2, len(points) - 1) * stats.sem(points))

@@ -1,8 +1,8 @@
 """The cells of a question: a trial or a seed of a row, each a run, in one JSON.
 
-Processes share the work: each cell has a lock, which ends with its process, and a cell
-whose numbers are in the JSON is not done again, so that the rest of a question may be
-done elsewhere.
+Processes share the work: each cell has a lock, which ends with its process. A cell
+whose numbers are in the JSON isn't repeated, so a question can be finished on another
+machine.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from examples.trainer import command
 from examples.trainer import folders
 from examples.trainer.provenance import provenance
 
-TRIAL_SEED = 1000  # which no row is judged by
+TRIAL_SEED = 1000  # no row is judged by it
 
 
 class Cell(NamedTuple):
@@ -45,16 +45,16 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As a folder."""
+        """The name of its folder."""
         label = self.row.label.replace(" ", "-").replace(",", "")
         return f"{label}/{self.kind}-{self.number}"
 
 
 def cells(question: Question) -> Iterator[Cell]:
-    """All cells, in the order in which they are done.
+    """All cells, in the order in which they run.
 
-    A row that searches comes whole before the next; without a search, all rows have a
-    seed before any has the next, so that there is soon something to compare.
+    A row that searches is completed before the next one starts. Without a search, every
+    row gets its first seed before any gets its second, so rows can be compared early.
     """
     if question.searched or not any(row.space for row in question.rows):
         for seed in range(question.seeds):
@@ -79,7 +79,7 @@ class Kept:
         self.path, self.alone = path, filelock.FileLock(lock)
 
     def read(self) -> dict[str, Any]:
-        """What is known, by label of the row, kind, and number."""
+        """All numbers so far, by label of the row, kind, and number."""
         return json.loads(self.path.read_text())["rows"] if self.path.exists() else {}
 
     def find(self, cell: Cell) -> dict[str, Any] | None:
@@ -134,7 +134,7 @@ def measure(
     dataset: data.Dataset,
     folder: Path,
 ) -> dict[str, Any]:
-    """The numbers of a cell; a training that diverges has not a single right answer."""
+    """The numbers of a cell; a training that diverges gets an accuracy of 0."""
     trial = cell.kind == "trials"
     seed = TRIAL_SEED if trial else cell.number
     options = {**cell.row.options, **params, "seed": seed}
@@ -154,18 +154,18 @@ def measure(
 def attempt(
     name: str, question: Question, cell: Cell, kept: Kept, dataset: Any, folder: Path
 ) -> bool:
-    """Does a cell, unless it is done, or another process does it, or it must wait.
+    """Runs a cell, unless it is finished, runs in another process, or must wait.
 
     Args:
       name: of the question.
       question: what is asked.
-      cell: what is to be done.
+      cell: the cell to run.
       kept: the numbers so far.
       dataset: to train on.
       folder: of the question's runs.
 
     Returns:
-      Whether it was done here.
+      Whether it was run here.
     """
     place = folder / cell.name
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def attempt(
 
 
 def parameters(question: Question, row: Row, kept: Kept) -> Any:
-    """Those a row is judged with; None while they aren't known."""
+    """The parameters that a row is judged with; None while they aren't known."""
     path = kept.path
     if question.searched:
         path = path.with_stem(question.searched)

@@ -30,17 +30,17 @@ def run(
     folder: Path,
     trial: bool,
 ) -> dict[str, Any]:
-    """Trains, or finds it done in the folder.
+    """Trains, or reads the finished run from the folder.
 
     Args:
       config: of all cells of the question.
       options: what is special in this one.
       dataset: to train and to be judged on.
       folder: of the run, which is resumed if it was interrupted.
-      trial: whether the validation images judge, and not the test images.
+      trial: whether to evaluate on the validation images, not the test images.
 
     Returns:
-      What is kept of it.
+      The numbers that are kept.
 
     Raises:
       FloatingPointError: if the training diverges.

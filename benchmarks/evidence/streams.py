@@ -29,8 +29,7 @@ def run(
 ) -> dict[str, Any]:
     """Learns a stream; see `benchmarks.evidence.images.run`.
 
-    A trial learns the first tasks alone, and is judged by training images that were
-    held out.
+    A trial learns only the first tasks, and is scored on held-out training images.
     """
     del folder  # a stream takes minutes, and is learnt from its start
     begun = time.perf_counter()

@@ -2,9 +2,8 @@
 
     python -m benchmarks.paper.comparisons --question table-1 --size small
 
-All runs are one job. Those that are finished are not done again, also if another
-question asked for them; one that was interrupted is resumed; one that fails is
-reported, and the others are still done.
+Finished runs aren't repeated, even if another question asked for them. Interrupted runs
+are resumed. A failed run is reported, and the others continue.
 """
 
 import dataclasses
@@ -37,7 +36,7 @@ from lookbehind_optax import measure
 
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-REFERENCE = "SAM"  # what differences and p-values are from
+REFERENCE = "SAM"  # differences and p-values are against it
 
 
 @settings
@@ -57,7 +56,7 @@ class Comparison(Trainings):
 
 
 def folder_name(config: Config, setting: Setting) -> str:
-    """Tells a run from all others of a setting: its options beyond the setting's."""
+    """Identifies a run among all of a setting, by its options beyond the setting's."""
     options = [
         f"{field.name}={getattr(config, field.name)}"
         for field in dataclasses.fields(config)
@@ -67,7 +66,7 @@ def folder_name(config: Config, setting: Setting) -> str:
 
 
 def run(config: Config, dataset: data.Dataset, folder: Path) -> dict[str, Any]:
-    """Trains, or finds it done; with the log beside the summary."""
+    """Trains, or reads the finished run; adds the log to the summary."""
     _, summary = experiment.train(config, dataset, folder)
     lines = (folder / "log.jsonl").read_text().splitlines()
     jax.clear_caches()  # of functions that no other run will use
@@ -77,7 +76,7 @@ def run(config: Config, dataset: data.Dataset, folder: Path) -> dict[str, Any]:
 def compare(
     question: Question, setting: Setting, dataset: data.Dataset, folder: Path
 ) -> list[dict[str, Any]]:
-    """Runs every row with every seed; what failed says why."""
+    """Runs every row with every seed; a failed run gives its reason."""
     rows = question.rows(setting)
     cells = [(row, seed) for seed in range(setting.seeds) for row in rows]
     found = {row.label: [] for row in rows}
@@ -90,7 +89,7 @@ def compare(
             cell = run(config, dataset, folder / name / f"seed-{seed}")
         except command.Stopped:
             raise
-        except Exception as error:  # whatever it is, the others may do better
+        except Exception as error:  # of any kind: the other runs continue
             tqdm.write(f"{row.label}, seed {seed}, failed: {error}")
             cell = {"failed": f"{type(error).__name__}: {error}"}
         found[row.label].append({"seed": seed, **cell})
@@ -135,7 +134,7 @@ def differences(row: dict[str, Any], reference: dict[str, Any]) -> np.ndarray:
 
 
 def p_value(difference: np.ndarray) -> str:
-    """Of Student's test that the mean of paired differences is 0, two-sided."""
+    """The two-sided p-value of Student's paired t-test."""
     if len(difference) < 2 or np.ptp(difference) == 0:
         return "–"
     _, p = stats.ttest_1samp(difference, 0.0)
@@ -143,14 +142,14 @@ def p_value(difference: np.ndarray) -> str:
 
 
 def gradients_until(row: dict[str, Any], accuracy: float) -> float | None:
-    """Until the mean over the seeds first reaches an accuracy."""
+    """Gradients until the mean over the seeds first reaches an accuracy."""
     mean = np.mean(row["accuracy_by_epoch"], axis=0)
     epochs = np.flatnonzero(mean >= accuracy)
     return row["gradients"] * (epochs[0] + 1) / len(mean) if len(epochs) else None
 
 
 def alpha_by_epoch(row: dict[str, Any]) -> np.ndarray | None:
-    """The mean over the seeds; None where no α is at work."""
+    """The mean over the seeds; None for methods without α."""
     if "Lookbehind" not in row["label"]:
         return None
     return np.mean(row["alpha_by_epoch"], axis=0)
@@ -259,8 +258,8 @@ def figure(results: dict[str, Any]) -> Any:
     axes.set_xlabel(results["x"])
     axes.set_ylabel("test accuracy (%)")
     axes.grid(alpha=0.3)
-    # Below and not at the lines, since they may lie on one another.
-    if complete:  # which is not so if all failed
+    # Below, not at the lines, since lines may overlap.
+    if complete:  # none, if all failed
         drawing.legend(
             loc="outside lower center", ncols=3, frameon=False, fontsize="small"
         )

@@ -34,11 +34,11 @@ class Experiment(Settings):
 
 @settings
 class Trainings(Experiment):
-    """Settings of every experiment whose trainings are kept.
+    """Settings of every experiment that keeps its training runs.
 
     Attributes:
-      runs: folder of all trainings. One that is finished there isn't done again, and
-        one that was interrupted is resumed.
+      runs: folder of all training runs. Finished ones aren't repeated, and interrupted
+        ones are resumed.
     """
 
     runs: OutputFolder = Path("runs/paper")
@@ -62,7 +62,7 @@ def load(
 def train(
     config: Config, dataset: data.Dataset, folder: Path
 ) -> tuple[Training, dict[str, Any]]:
-    """Trains in a folder, or finds it done there; what trained, and its summary."""
+    """Trains in a folder, or reads the finished run; the training and its summary."""
     config = dataclasses.replace(config, output=folder)
     training = Training(config, dataset)
     return training, runs.run(config, training, folder)

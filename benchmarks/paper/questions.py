@@ -17,7 +17,7 @@ Options = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One way to train, and where it stands in table and picture.
+    """One way to train, and its place in the table and the picture.
 
     Attributes:
       label: of the row.
@@ -65,7 +65,7 @@ def multistep(k: int = 2, **options: Any) -> Options:
 
 
 def asam(options: Options) -> Options:
-    """The same with ASAM's direction."""
+    """A row with ASAM's direction in place of SAM's."""
     return {**options, "optimizer": options["optimizer"].replace("_sam", "_asam")}
 
 

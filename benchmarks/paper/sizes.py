@@ -29,7 +29,7 @@ class Setting(NamedTuple):
       ks: numbers of ascent steps that pictures compare.
       rhos: radii that pictures compare.
       rho: radius of all other rows; the optimizer's default if None.
-      rho_asam: the same for ASAM's kin.
+      rho_asam: the same for ASAM's variants.
     """
 
     config: Config

@@ -3,7 +3,7 @@
     python -m benchmarks.paper.flatness --measure trade_off --size small
 
 A larger ρ makes SAM's solutions flatter at the price of a higher training loss. The
-question is whether Lookbehind has less of the one for the same of the other. Loss and
+question is whether Lookbehind has less of one for the same value of the other. Loss and
 m-sharpness are those of the first training images, in evaluation mode; all networks are
 measured at one radius, whatever they were trained with.
 """

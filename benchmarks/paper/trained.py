@@ -46,7 +46,7 @@ class Trained:
     summary: dict[str, Any]
 
     def losses(self, params, images, labels):
-        """Of each image, in evaluation mode."""
+        """The loss of each image, in evaluation mode."""
         logits = self.logits(params, self.batch_stats, images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
@@ -55,7 +55,7 @@ class Trained:
         return self.logits(params, batch_stats, images).argmax(-1) == labels
 
     def logits(self, params, batch_stats, images):
-        """In evaluation mode."""
+        """Logits in evaluation mode."""
         variables = {"params": params, "batch_stats": batch_stats}
         images = self.training.prepare(images)
         return self.training.model.apply(variables, images, train=False)
@@ -82,12 +82,12 @@ class Networks:
     """
 
     def __init__(self, size: Flatness, dataset: data.Dataset, folder: Path):
-        """Of trainings in a folder, each in one of its own."""
+        """Keeps each training in its own subfolder."""
         self.size, self.dataset, self.folder = size, dataset, folder
         self.revisions: set[str] = set()
 
     def train(self, method: str, rho: float, seed: int) -> Trained:
-        """Trains a network, or finds it trained already."""
+        """Trains a network, or reads it if it is trained already."""
         options = {"rho": rho, "k": None, "alpha": None, **METHODS[method]}
         folder = method.lower().replace(", ", "-")
         name = f"{folder}-rho-{rho:g}-seed-{seed}"

@@ -20,14 +20,14 @@ DECODERS = {
         vocabulary=16_384, width=768, heads=12, layers=12, length=1024
     ),
 }
-# What is measured if nothing else is asked for, and its batch on a CPU and on others.
+# The networks measured by default, and their batches on a CPU and on other devices.
 BATCH_SIZES = {
     "wrn-28-2": (16, 128),
     "resnet34": (8, 128),
     "vit-small": (8, 128),
     "decoder": (16, 64),
 }
-OTHERS = (8, 8)  # batches of networks that have to be asked for
+OTHERS = (8, 8)  # batches of networks that aren't measured by default
 NAMES = (*MODELS, *DECODERS)
 
 
@@ -51,7 +51,7 @@ class Network(NamedTuple):
 
 
 def default_batch_size(name: str) -> int:
-    """Of a step, if no other is asked for."""
+    """The default batch size of a step."""
     on_cpu, elsewhere = BATCH_SIZES.get(name, OTHERS)
     return on_cpu if jax.default_backend() == "cpu" else elsewhere
 

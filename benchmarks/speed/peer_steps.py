@@ -43,7 +43,7 @@ def of_jax(
 def ways(
     name: str, network: Network, precision: Precision, k: int, compiles: bool
 ) -> dict[str, Callable[[], None]]:
-    """Steps by name, ours and the peers'; PyTorch's compiled, too, if it `compiles`."""
+    """Steps by name, ours and the peers'; if `compiles`, also a compiled PyTorch."""
     climb = optax.chain(optax.contrib.normalize(), optax.sgd(RHO))
     opaque = optax.contrib.sam(BASE, climb, sync_period=k + 1, opaque_mode=True)
     found = {
@@ -70,8 +70,8 @@ def ways(
 def seconds(run: Callable[[], None]) -> float:
     """Wall time of a step, after a pause.
 
-    The threads of PyTorch and of XLA wait awake for a while after their work, which
-    slows down whoever comes next on the same cores.
+    The threads of PyTorch and of XLA spin for a while after their work, which slows
+    down the next program on the same cores.
     """
     time.sleep(0.1)
     begun = time.perf_counter()

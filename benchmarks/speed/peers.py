@@ -1,14 +1,13 @@
-"""How fast beside others: PyTorch's 2k gradients, `optax.contrib.sam`, another SAM.
+"""Speed against others: PyTorch's 2k gradients, `optax.contrib.sam`, another SAM.
 
     pip install -e ".[peers]"
     python -m benchmarks.speed.peers
 
-Steps of the same network on the same batch in the same precision are timed one after
-the other, each after a pause, and again for each repetition, after a warm-up; they are
-compared within each repetition. Each takes as many
-gradients as its method wants: `lookbehind_sam` k + 1 and PyTorch's loop, which is
-Algorithm 1 as the paper has it, 2k; `multistep_sam` and `optax.contrib.sam` k + 1; and
-all SAMs, at k = 1, two.
+After a warm-up, each repetition times the steps of the same network on the same batch
+in the same precision one after the other, each after a pause. Steps are compared within
+each repetition. Each takes the gradients that its method needs: `lookbehind_sam` k + 1;
+PyTorch's loop, which is the paper's Algorithm 1, 2k; `multistep_sam` and
+`optax.contrib.sam` k + 1; and all SAMs, at k = 1, two.
 """
 
 import dataclasses
@@ -69,7 +68,7 @@ class Peers(Settings):
       compile: whether PyTorch's loop is also measured with torch.compile.
       repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/peers_DEVICE.json.
     """
 

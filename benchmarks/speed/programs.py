@@ -38,7 +38,7 @@ class Instruction(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What crosses between devices in one run of a program.
+    """Communication between devices in one run of a program.
 
     Attributes:
       arrays: by kind, how often an array of so many elements comes out on a device.
@@ -114,7 +114,7 @@ def runs(compiled: Any) -> Iterator[tuple[Instruction, int]]:
 
 
 def traffic(compiled: Any) -> Traffic:
-    """What crosses between devices in one run.
+    """Communication between devices in one run.
 
     Raises:
       ValueError: if the program branches, or loops for an unknown number of times.

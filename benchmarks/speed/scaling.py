@@ -7,9 +7,9 @@
 A step of `lookbehind_sam` over SGD with momentum, of decoder transformers. All is
 compiled from shapes alone, and XLA says what memory it plans: for a step, parameters
 and the optimizer's state go in and are donated; for a gradient, parameters go in and
-the gradient comes out. What fits into the memory there is runs, too, and is timed
-beside k + 1 jitted gradients. Traffic between devices is read from the compiled
-program; a CPU takes the place of eight, and is then not timed.
+the gradient comes out. What fits into memory is also run, and timed against k + 1
+jitted gradients. Traffic between devices is read from the compiled program; one CPU
+stands in for eight devices, and isn't timed then.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ class Scaling(Settings):
       repetitions: times that each row is timed; with 0, only what XLA plans is
         compared.
       output: where to write every number, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/scaling_OVER_DEVICE.json.
     """
 
@@ -99,7 +99,7 @@ def memory(compiled: Any) -> int:
 def by_example(layout: meshes.Layout) -> Callable[..., Any]:
     """Keeps what the layers of a network make split by example, as the batch is.
 
-    Without it, JAX may gather the batch in place of split weights.
+    Without it, JAX may gather the batch instead of split weights.
     """
 
     def intercept(layer, args, kwargs, context):
@@ -112,7 +112,7 @@ def by_example(layout: meshes.Layout) -> Callable[..., Any]:
 
 
 def spent(of: str, function: Any, *arguments: Any, calls: int = 1) -> dict[str, float]:
-    """Wall time, and the operating system's CPU time, which hands out memory."""
+    """Wall time, and the system's CPU time, which includes memory allocation."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_stime
     wall = seconds(function, *arguments, calls=calls)
     system = resource.getrusage(resource.RUSAGE_SELF).ru_stime - before
@@ -125,7 +125,7 @@ def measure(
     benchmark: Scaling,
     layout: meshes.Layout | None = None,
 ) -> dict[str, Any]:
-    """A row: a decoder's step beside its gradient, split by a layout if there is one.
+    """A row: a decoder's step and its gradient, split by a layout if there is one.
 
     Rows with a layout have what crosses between devices, and no time on CPUs.
     """

@@ -2,12 +2,12 @@
 
     python -m benchmarks.speed.step_time
 
-Each step, made by `make_step`, is timed beside k + 1 calls of the jitted gradient alone
-and beside the bare update of its optimizer, after a warm-up, and compared within each
-repetition, so that a machine that is slow for a while is slow for all three.
-Temporary memory is what XLA plans for the compiled step beyond arguments and results,
-less that of the compiled gradient, in copies of the parameters. XLA counts the FLOPs of
-a loop's body once, so they are those of the step traced without loops.
+After a warm-up, each step, made by `make_step`, is timed against k + 1 calls of the
+jitted gradient alone and against the bare update of its optimizer, within each
+repetition, so that a slow phase of the machine affects all three alike. Temporary
+memory is what XLA plans for the compiled step beyond arguments and results, less that
+of the compiled gradient, in copies of the parameters. XLA counts the FLOPs of a loop's
+body once, so the FLOPs are those of the step traced without loops.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class StepTime(Settings):
         one on CPUs.
       repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/step_time_DEVICE.json.
     """
 
@@ -76,7 +76,7 @@ class StepTime(Settings):
 def measure(
     network: networks.Network, gradient: Any, member: Member, k: int, repetitions: int
 ) -> dict[str, Any]:
-    """A row: one optimizer's step beside the compiled gradient."""
+    """A row: one optimizer's step and the compiled gradient."""
     loss, params, batch = network
     optimizer = MEMBERS[member](k)
 

@@ -1,4 +1,4 @@
-"""The trainer of images beside its bare step, timed."""
+"""Times the image trainer against its bare step."""
 
 import time
 from typing import Any
@@ -55,7 +55,7 @@ def measure(
 
 
 def bare_steps(training: Training, steps: int) -> Any:
-    """The library's step on one prepared batch, taken again and again.
+    """The library's step on one prepared batch, repeated.
 
     Returns:
       From (parameters, optimizer's state, BatchNorm's statistics) to these.

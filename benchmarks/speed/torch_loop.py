@@ -2,7 +2,7 @@
 
 The loop is Algorithm 1 of Mordido et al. 2024 as one writes it in PyTorch, with the 2k
 gradients of the original: each inner step takes one gradient to ascend, and another to
-descend. It is this benchmark's own baseline and nobody's code.
+descend. It is written for this benchmark, and isn't anybody else's code.
 """
 
 # pyright: reportMissingImports=false
@@ -33,12 +33,12 @@ class Lookbehind:
     """
 
     def __init__(self, base: torch.optim.Optimizer, rho: float, k: int, alpha: float):
-        """Of all parameters of the base."""
+        """Collects all parameters of the base."""
         self.base, self.rho, self.k, self.alpha = base, rho, k, alpha
         self.params = [p for group in base.param_groups for p in group["params"]]
 
     def step(self, loss: Any) -> None:
-        """One step on a function that returns the loss at the parameters there are."""
+        """One step on a function that returns the loss at the current parameters."""
         slow = [p.detach().clone() for p in self.params]
         fast = [p.detach().clone() for p in self.params]
         # The parameters hold the perturbed weights, but while the base steps.
@@ -103,7 +103,7 @@ def of_torch(
 
 
 def waited(step: Callable[[], Any]) -> Callable[[], None]:
-    """A step of PyTorch that ends when it has."""
+    """A step that waits until PyTorch has finished it."""
 
     def run():
         step()
@@ -124,7 +124,7 @@ def steps(
     momentum: float,
     compiles: bool,
 ) -> dict[str, Callable[[], None]]:
-    """Steps over SGD with momentum, by name; compiled ones, too, if they shall be."""
+    """Steps over SGD with momentum, by name, and compiled ones on request."""
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
     found = {}

@@ -110,7 +110,7 @@ class DecoderLayer(nn.Module):
     """Causal attention and MLP, both pre-normalised."""
 
     def __init__(self, width: int, heads: int):
-        """Of tokens of `width`."""
+        """For tokens of `width`."""
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width, eps=1e-6)

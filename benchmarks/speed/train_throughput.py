@@ -4,8 +4,8 @@
     python -m benchmarks.speed.train_throughput --models wrn-28-2 --batch-size 128
 
 What the trainer, `examples.images`, does with images in memory, from their random order
-and augmentation to the loss that is read for the log, is timed beside the bare step,
-made by `make_step`, which gets one prepared batch again and again. Both are timed in
+and augmentation to the loss that is read for the log, is timed against the bare step,
+made by `make_step`, which repeats one prepared batch. Both are timed in
 each repetition, after a warm-up, and compared within it.
 """
 
@@ -55,7 +55,7 @@ class Throughput(Settings):
       steps: number of steps that are timed together, at most an epoch.
       repetitions: times that each row is timed.
       output: where to write every sample, as JSON, with the table and the picture
-        beside it; replaced if it exists. By default
+        next to it; replaced if it exists. By default
         benchmarks/results/speed/train_throughput_DEVICE.json.
     """
 
@@ -72,7 +72,7 @@ class Throughput(Settings):
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """Of the trainer's images per second over the bare step's, in each repetition."""
+    """The trainer's images per second over the bare step's, in each repetition."""
     return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
 
 

@@ -1,8 +1,8 @@
 """Federated averaging with sharpness-aware clients, and an averaging server.
 
 The training images are split over clients that differ in their classes. In each round
-the server samples some of them; each trains the server's model on images of its own;
-and the server's next model is the mean of theirs. Clients use SGD, SAM, ASAM or
+the server samples some of them; each trains the server's model on its own images, and
+the server's next model is the mean of theirs. Clients use SGD, SAM, ASAM or
 Lookbehind-SAM, and over the last quarter of the rounds the server also keeps the mean
 of its models (stochastic weight averaging), at no cost to the clients:
 
@@ -11,23 +11,23 @@ of its models (stochastic weight averaging), at no cost to the clients:
 prints a table and saves the curves, in half a minute on two CPU cores. The network is
 a perceptron of one hidden layer, and the images are scikit-learn's digits.
 
-Rounds are what a federation waits for, and gradients what its clients pay. All methods
-get the same number of both: in each round a client spends 12 gradients, with which SGD
-takes 12 steps, SAM and ASAM take 6, and Lookbehind with k = 2 takes 4. A seed draws the
-split, the initial weights, the clients of each round and their batches; the methods
-share all of these but the batches.
+A federation waits for rounds, and its clients pay for gradients. All methods get the
+same number of both: in each round a client spends 12 gradients, with which SGD takes 12
+steps, SAM and ASAM take 6, and Lookbehind with k = 2 takes 4. The seed draws the split,
+the initial weights, the clients of each round and their batches; the methods share all
+of these but the batches.
 
-As in `examples.quickstart`, the learning rate is one per gradient, a step's being that
-times its number of gradients. It was chosen for each method together with ρ, by test
+As in `examples.quickstart`, the learning rate is per gradient: a step uses that times
+its number of gradients. It was chosen for each method together with ρ, by test
 accuracy with averaging after 200 rounds, over eight seeds that the table does not use
 (100 to 107; the test images are the same). Rates went from 0.02 to 0.05 for Lookbehind,
 0.08 for SAM and ASAM, and 0.12 for SGD; ρ doubled from 0.05 to 0.4 for Lookbehind, from
-0.1 to 0.8 for SAM, and from 0.5 to 2 for ASAM. Some pairs of the largest were left out,
-and no choice is at an end. Lookbehind's α is 1 / k.
+0.1 to 0.8 for SAM, and from 0.5 to 2 for ASAM. Some pairs of the largest values were
+left out, and no chosen value is at the end of its range. Lookbehind's α is 1 / k.
 
-What is left out of Caldarola et al. 2022: the cycles of the learning rate while the
-server averages (here it is constant, and each round's model enters the mean, which is
-their algorithm with cycles of one round), and weight decay.
+Two parts of Caldarola et al. 2022 are left out: weight decay, and the cycles of the
+learning rate while the server averages (here it is constant, and each round's model
+enters the mean, which is their algorithm with cycles of one round).
 
 References:
   McMahan et al., `Communication-Efficient Learning of Deep Networks from Decentralized

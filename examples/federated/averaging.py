@@ -39,14 +39,14 @@ def make_round(loss: Callable, optimizer: Optimizer) -> Callable:
             params, state, _ = step(*carry, *batch)
             return (params, state), None
 
-        # The state begins and ends with the client's round: the server never sees it.
+        # The state lives for one round of the client: the server never sees it.
         start = params, optimizer.init(params)
         (params, _), _ = jax.lax.scan(local_step, start, batches)
         return params
 
     @jax.jit
     def federated_round(params, sizes, batches):
-        # From here on, every client has parameters and a state of its own.
+        # From here on, every client has its own parameters and state.
         clients = jax.vmap(train_client, in_axes=(None, 0))(params, batches)
         weights = sizes / sizes.sum()
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), clients)

@@ -1,4 +1,4 @@
-"""The clients' images: a split that gives each client classes of its own."""
+"""The clients' images: a split in which clients have different classes."""
 
 import math
 
@@ -10,21 +10,21 @@ SPLITS = 1000  # drawn until one leaves each client enough images
 def split(
     labels: np.ndarray, clients: int, concentration: float, smallest: int, seed: int
 ) -> list[np.ndarray]:
-    r"""Splits examples over clients, each class in proportions of its own.
+    r"""Splits examples over clients, each class in its own proportions.
 
     .. math::
         (p_{c1}, \ldots, p_{cn}) \sim \mathrm{Dirichlet}(\beta, \ldots, \beta)
 
     where client i gets a share :math:`p_{ci}` of the examples of class c, up to
     rounding. Clients differ in size as well as in their classes. A split that leaves
-    one of them too few examples is drawn again.
+    one of them too few examples is redrawn.
 
     Args:
       labels: class of each example, of shape (examples,).
       clients: their number n.
       concentration: β > 0; large for clients that are alike.
-      smallest: examples that each client has at least.
-      seed: the same split comes of the same seed.
+      smallest: minimum number of a client's examples.
+      seed: the same seed gives the same split.
 
     Returns:
       Indices of the examples of each client, in order. Each example has one client.
@@ -63,7 +63,7 @@ def split(
 def local_batches(
     rng: np.random.Generator, client: np.ndarray, steps: int, batch_size: int
 ) -> np.ndarray:
-    """Batches (steps, batch_size) of a client's indices, in epochs of new orders."""
+    """Batches (steps, batch_size) of a client's indices, in a new order each epoch."""
     epochs = math.ceil(steps * batch_size / len(client))
     order = np.concatenate([rng.permutation(client) for _ in range(epochs)])
     return order[: steps * batch_size].reshape(steps, batch_size)

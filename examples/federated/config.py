@@ -35,7 +35,7 @@ class Method(NamedTuple):
     color: str
 
     def optimizer(self) -> Optimizer:
-        """Of a client, with momentum."""
+        """A client's optimizer, around SGD with momentum."""
         return self.wrap(optax.sgd(self.learning_rate * self.gradients, momentum=0.9))
 
 
@@ -67,8 +67,8 @@ class Config(Settings):
     Attributes:
       clients: number of clients, over which the 1297 training images are split.
       sampled: number of clients that train in a round.
-      concentration: that of the Dirichlet distribution of each class over the clients;
-        the smaller it is, the fewer classes a client has.
+      concentration: concentration of the Dirichlet distribution of each class over the
+        clients; the smaller it is, the fewer classes a client has.
       rounds: number of rounds; in the last quarter the server averages its models.
       gradients: gradient evaluations of a client in a round, a multiple of 6.
       batch_size: number of images in a client's batch; no client has fewer images.
@@ -87,13 +87,13 @@ class Config(Settings):
 
 
 def check(config: Config) -> None:
-    """Refuses numbers that don't fit one another.
+    """Refuses inconsistent numbers.
 
     Raises:
       ValueError: if more clients are sampled than there are.
     """
     if config.sampled > config.clients:
         raise ValueError(
-            f"--sampled must be at most the {config.clients} clients that there are; "
+            f"--sampled must be at most the number of --clients, {config.clients}; "
             f"got {config.sampled}"
         )

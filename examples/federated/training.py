@@ -46,7 +46,7 @@ class Problem:
 
         self.train = normalised(dataset.train)
         self.test = jax.device_put(normalised(dataset.test))
-        self.model: Any = MLP(dataset.classes)  # Flax types `apply` as if of tuples
+        self.model: Any = MLP(dataset.classes)  # Flax types `apply` as returning tuples
         self.accuracy = jax.jit(self._accuracy)
 
     def init(self, seed: int) -> Any:

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train(config: Config) -> None:
-    """One run for each seed, in a folder of its own where there are several."""
+    """One run for each seed, in separate folders if there are several."""
     if config.recipe == "vit" and config.pretrained is None:
         raise ValueError("--recipe vit fine-tunes: give the weights as --pretrained")
     dataset = data.find(config.dataset, config.data_dir)
@@ -40,7 +40,7 @@ def train(config: Config) -> None:
 
 
 def title(config: Config) -> str:
-    """What a run is, in a line."""
+    """A line that describes a run."""
     optimizer = ", ".join(config.phases) or config.optimizer
     return f"{config.model} on {config.dataset}, {optimizer} over {config.base}"
 
@@ -48,7 +48,7 @@ def title(config: Config) -> str:
 def report(
     config: Config, summaries: list[dict[str, Any]], logs: list[list[runs.Record]]
 ) -> None:
-    """Says what came out, and draws all seeds together."""
+    """Prints the results, and draws all seeds together."""
     last = summaries[-1]
     print(
         f"{title(config)}: {last['parameters']:,} parameters, "

@@ -35,7 +35,7 @@ def find(path: Path) -> Splits:
             f"got {shape} and {theirs}"
         )
     classes = int(train.labels.max()) + 1
-    # So that a label of a million isn't taken for a million classes.
+    # So that a label of a million doesn't make a million classes.
     absent = np.setdiff1d(np.arange(min(classes, len(train) + 1)), train.labels)
     if len(absent):
         raise ValueError(
@@ -68,7 +68,7 @@ def _read(path: Path) -> list[np.ndarray]:
 
 
 def _examples(images: np.ndarray, labels: np.ndarray, path: Path, split: str) -> Arrays:
-    """The examples of a split, if its arrays are as they should be."""
+    """The examples of a split, whose arrays are checked."""
     x, y = f"{path}: x_{split}", f"{path}: y_{split}"
     if images.dtype != np.uint8:
         raise ValueError(f"{x} must be uint8, from 0 to 255; got {images.dtype}")

@@ -1,6 +1,6 @@
 """Random crops, flips and normalisation of image batches, inside the jitted step.
 
-They are the transforms with which CIFAR is usually trained: torchvision's
+These are the usual transforms for training on CIFAR: torchvision's
 `RandomCrop(32, padding=4)`, `RandomHorizontalFlip()` and `Normalize`. Images stay uint8
 until they are normalised, so that a whole training set fits the device.
 """
@@ -36,7 +36,7 @@ def augment(
         mirrored = jax.random.bernoulli(flip_key, shape=(count, 1))
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # One gather does it all, as fast as slicing each image under `vmap` and mirroring
+    # A single gather is as fast as slicing each image under `vmap` and mirroring
     # the result: on a CPU about half a millisecond for 128 images of CIFAR.
     return padded[
         jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]

@@ -1,6 +1,6 @@
-"""Datasets of labelled images as TFDS keeps them: found, prepared and read.
+"""Finds, prepares and reads TFDS's datasets of labelled images.
 
-Reading a prepared dataset takes no TensorFlow, and preparing one does. The data folder
+Preparing a dataset needs TensorFlow; reading a prepared one doesn't. The data folder
 is TFDS's own if none is given: `TFDS_DATA_DIR` in the environment, or
 ~/tensorflow_datasets.
 """
@@ -63,7 +63,7 @@ class Records:
 
     @property
     def labels(self) -> np.ndarray:
-        """Of all examples, for which all records are read once."""
+        """Labels of all examples; reads all records once."""
         return self._labels
 
     @functools.cached_property
@@ -96,7 +96,7 @@ def find(name: str, data_dir: Path | None) -> Splits:
     """Opens a dataset of TFDS, and prepares it if it isn't there.
 
     Raises:
-      ValueError: if there is no such dataset, or it is none of labelled images.
+      ValueError: if there is no such dataset, or it isn't one of labelled images.
       OSError: if it can be neither read nor prepared, or the disk is full.
     """
     builder = _builder(name, data_dir)
@@ -124,7 +124,7 @@ def _builder(name: str, data_dir: Path | None) -> Any:
         raise ValueError(
             f"there is no dataset {name}"
             + (f"; did you mean {', '.join(near)}?" if near else ".")
-            + " Your own are folder:PATH, PATH.npz and hf:PATH; digits is built in; "
+            + " Give your own as folder:PATH, PATH.npz or hf:PATH; digits is built in; "
             "those of TFDS are listed at "
             "https://www.tensorflow.org/datasets/catalog/overview#image_classification"
         )
@@ -175,7 +175,7 @@ def _test(builder: Any) -> Records:
 
 @contextlib.contextmanager
 def reading(builder: Any) -> Iterator[None]:
-    """Says what to do where a dataset can't be read."""
+    """Says what to do when a dataset can't be read."""
     try:
         yield
     except NotImplementedError as error:
@@ -201,7 +201,7 @@ def prepare(builder: Any) -> None:
             "tensorflow-cpu, start again, and uninstall it if you like"
         )
     advice = (
-        "Start once where there is a network; or give --data-dir, the folder in which "
+        "Start once with a network connection; or give --data-dir, the folder in which "
         f"TFDS has prepared it, with {builder.info.full_name} inside"
     )
     for host in sorted(_hosts(builder)):
@@ -236,7 +236,7 @@ def has_tensorflow() -> bool:
 
 def _hosts(builder: Any) -> set[str]:
     """Where a dataset is downloaded from, unless that is done by hand."""
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # which TFDS says better
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:  # TFDS explains them better
         return set()
     infos = builder.url_infos or {}
     return {urllib.parse.urlsplit(url).hostname or "" for url in infos}
@@ -244,7 +244,7 @@ def _hosts(builder: Any) -> set[str]:
 
 def _resolves(host: str) -> bool:
     """Whether a host can be asked; if not, TFDS would try for minutes."""
-    if urllib.request.getproxies():  # which resolve names in our stead
+    if urllib.request.getproxies():  # proxies resolve names for us
         return True
     try:
         socket.getaddrinfo(host, None)

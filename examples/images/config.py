@@ -23,19 +23,20 @@ class Images(Settings):
     """The recipe, the images and the network.
 
     Attributes:
-      recipe: named defaults for all the rest; their sources are in
+      recipe: named defaults for all other flags; their sources are in
         examples/images/config.py. `--recipe NAME --help` shows them.
       dataset: digits (needs no network); your own, as folder:PATH (PATH/train/CLASS and
         PATH/test/CLASS with JPEGs and PNGs), PATH.npz (x_train, y_train, x_test and
         y_test) or hf:PATH (saved by Hugging Face's datasets); or one of TFDS: cifar10,
         cifar100, fashion_mnist, imagenet2012, ...
-      data_dir: folder of datasets that TFDS has prepared; where it prepares them if
-        they aren't there, which takes TensorFlow. TFDS's own by default.
+      data_dir: folder of datasets that TFDS has prepared; missing ones are prepared
+        there, which needs TensorFlow. TFDS's own folder by default.
       validation: share of the training examples, drawn by seed 0, to evaluate on after
-        each epoch; the test set then waits for the end. 0 evaluates on the test set.
+        each epoch; the test set is then used only at the end. 0 evaluates on the test
+        set after each epoch.
       label_noise: share of the training examples whose label is replaced by another
-        one, drawn evenly by seed. The log then has flipped_accuracy, how often these
-        wrong labels are what the network says.
+        one, drawn uniformly by seed. The log then has flipped_accuracy, the share of
+        these wrong labels that the network predicts.
       augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
         "yes" for color images.
       image_size: height and width to which images are resized (or, if they differ in
@@ -62,8 +63,8 @@ class Config(Images, RunConfig):
     """Train an image classifier with any optimizer of this library.
 
     Without arguments, a small network is trained on scikit-learn's digits. The folder
-    of the run gets its configuration, log, plots, summary and checkpoints; a run that
-    is there already is continued.
+    of the run gets its configuration, log, plots, summary and checkpoints; an existing
+    run is resumed.
 
     Two commands:
       python -m examples.images --recipe cifar --output runs/cifar
@@ -80,7 +81,7 @@ class Config(Images, RunConfig):
         return found
 
 
-# Mordido et al. 2024, Appendix A.4: the default ρ of SAM and its kin, and of ASAM's.
+# Mordido et al. 2024, Appendix A.4: the default ρ of SAM's and of ASAM's variants.
 # Those for CIFAR are also Kwon et al.'s (2021, Section 5).
 RADII = {
     "cifar10": {"sam": 0.05, "asam": 0.5},
@@ -154,9 +155,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "optimizer": "asam",
     },
-    # SGD, and sharpness-aware steps late in training alone: as good as all the way at a
+    # SGD, with sharpness-aware steps only late in training: as good as throughout, at a
     # fraction of the gradients (Zhou et al. 2025, on this network), if the late phase
-    # owns a whole anneal (Temperon 2026).
+    # has a whole anneal of its own (Temperon 2026).
     "late": {
         "dataset": "cifar10",
         "model": "wrn-16-8",

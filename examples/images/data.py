@@ -1,13 +1,13 @@
 """Image-classification datasets, by name: in memory, or streamed.
 
-`load` reads a dataset of images of one size into memory; `find` returns one that is too
-large, or whose images may differ in size, as what `streams.stream` reads. A name is
+`load` reads a dataset of images of one size into memory; `find` returns a dataset that
+is too large, or whose images may differ in size, for `streams.stream`. A name is
 
 - "digits", scikit-learn's, which need no network;
 - "folder:PATH", JPEGs and PNGs in a folder for each class;
 - "PATH.npz", a file of arrays;
 - "hf:PATH", what Hugging Face's `datasets` has saved;
-- one of TFDS, with its config and version if need be ("eurosat/rgb").
+- one of TFDS, with its config and version if needed ("eurosat/rgb").
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from examples.images.sources import Selection
 from examples.images.sources import Source
 from examples.images.sources import Splits
 
-READ_TOGETHER = 500  # examples; one by one, those of TFDS take twice as long
-MEMORY = 4e9  # bytes of training images that are streamed if they are more
+READ_TOGETHER = 500  # examples; reading TFDS's one by one takes twice as long
+MEMORY = 4e9  # bytes of training images; larger datasets are streamed
 
 
 class Examples(NamedTuple):
@@ -82,14 +82,14 @@ class Streamed:
 
 
 def find(name: str, data_dir: Path | None = None) -> Dataset | Streamed:
-    """Loads a dataset, if its images are of one size and of less than 4 GB together.
+    """Loads a dataset if its images are of one size and together less than 4 GB.
 
     Args:
       name: of the dataset; see the module.
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
 
     Raises:
-      ValueError: if there is no such dataset, or it is none of labelled images.
+      ValueError: if there is no such dataset, or it isn't one of labelled images.
       OSError: if it can be neither read nor prepared, or the disk is full.
     """
     splits = _splits(name, data_dir)
@@ -112,7 +112,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
 
     Raises:
-      ValueError: if there is no such dataset, or it is none of labelled images, or
+      ValueError: if there is no such dataset, or it isn't one of labelled images, or
         these differ in size.
       OSError: if it can be neither read nor prepared, or the disk is full.
     """

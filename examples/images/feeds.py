@@ -13,7 +13,7 @@ from examples.images.sources import Source
 from examples.trainer.meshes import Layout
 
 EVALUATION_BATCH = 256
-# Of the images of ImageNet, by which those of other streams are normalised, too.
+# ImageNet's statistics, which normalise all streams.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -46,7 +46,7 @@ class Indexed:
         self.arrays = tuple(layout.put(array, layout.everywhere) for array in arrays)
 
     def indices(self, start: int, stop: int) -> np.ndarray:
-        """Those of the examples in the steps from `start` to `stop`, of one epoch."""
+        """Indices of the examples in the steps from `start` to `stop`, of one epoch."""
         steps = self.train // math.prod(self.batch)
         epoch, first = divmod(start, steps)
         order = data.order(self.seed, epoch, self.train)
@@ -54,13 +54,13 @@ class Indexed:
         return used[first : first + stop - start]
 
     def batches(self, start: int, stop: int) -> Iterator[jax.Array]:
-        """What `take` needs for each step."""
+        """The input of `take` for each step."""
         sharding = self.layout.batch(axis=len(self.batch) - 1)
         for indices in self.indices(start, stop):
             yield self.layout.put(indices, sharding)
 
     def stacked(self, start: int, stop: int) -> jax.Array:
-        """The same for all steps at once."""
+        """The input of `take` for all steps at once."""
         sharding = self.layout.batch(axis=len(self.batch))
         return self.layout.put(self.indices(start, stop), sharding)
 
@@ -110,7 +110,7 @@ class Streamed:
         layout: Layout,
         image_size: int,
     ):
-        """Reads nothing yet.
+        """Sets up the stream; reads nothing yet.
 
         Args:
           dataset: as found; it trains on all of its training examples.
@@ -174,7 +174,7 @@ class Streamed:
             part=self.part,
         )
         own = size // self.part[1]
-        # The last batch of a process may be empty where that of another isn't.
+        # A process's last batch may be empty when another's isn't.
         nothing = data.Examples(np.empty((0, *self.shape), "u1"), np.empty(0, "i4"))
         for _ in range(-(-math.ceil(len(source) / self.part[1]) // own)):
             batch = data.pad(next(stream, nothing), own)
@@ -190,7 +190,7 @@ def evaluation_batch(layout: Layout) -> int:
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-    """Square images of another size, by bilinear interpolation; (..., h, w, c)."""
+    """Resizes images (..., h, w, c) to a square, by bilinear interpolation."""
     shape = (*images.shape[:-3], size, size, images.shape[-1])
     if images.shape == shape:
         return images

@@ -1,8 +1,8 @@
 """A folder of images: `folder:PATH`.
 
 PATH/train holds a folder for each class, and so does PATH/test, or PATH/validation or
-PATH/val where there is no test. Their JPEGs and PNGs are taken, also those in folders
-of their own; other files are not. Classes are numbered in the order of their names.
+PATH/val if there is no test. JPEGs and PNGs in them are read, also in subfolders; other
+files are ignored. Classes are numbered in the order of their names.
 """
 
 import os
@@ -66,7 +66,7 @@ def find(name: str, path: Path) -> Splits:
 
 
 def _classes(folder: Path) -> list[str]:
-    """The names of the folders in a folder, but for hidden ones."""
+    """The names of the folders in a folder, except hidden ones."""
     entries = os.scandir(folder)
     return sorted(
         entry.name

@@ -1,7 +1,7 @@
 """A dataset that Hugging Face's `datasets` has saved with `save_to_disk`: `hf:PATH`.
 
-It is a DatasetDict with the splits "train" and "test" (or "validation", where there is
-no test, or it has no labels), of one column of images and one of class labels.
+It is a DatasetDict with the splits "train" and "test" (or "validation", if there is no
+test split, or it has no labels), with one column of images and one of class labels.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ class Rows:
         self.table = table.cast_column(image, Image(decode=False))
         self.image, self.what = image, what
         labels = table.with_format("numpy")[label][:]
-        # A label that is absent comes as NaN.
+        # A missing label is NaN.
         self.labels = np.nan_to_num(labels, nan=-1).astype(np.int32)
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ def find(name: str, path: Path) -> Splits:
         if tables[split].features != train.features:
             raise ValueError(f"{path}: train and {split} must have the same features")
         rows[split] = Rows(tables[split], image, label, f"{path} {split}")
-    # As for many a competition, the test labels may be hidden.
+    # The test labels may be hidden, as in many competitions.
     labelled = [split for split in evaluated if np.any(rows[split].labels >= 0)]
     test = (labelled or evaluated)[0]
     for split in ("train", test):

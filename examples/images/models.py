@@ -2,7 +2,7 @@
 
 The ResNets, WRNs and ViTs are those of the literature's PyTorch code, to the parameter:
 images are padded alike on all sides, which Flax's "SAME" doesn't do at a stride of 2,
-and weights are drawn as there, where that differs from Flax's defaults. BatchNorm's
+and weights are drawn as in PyTorch where that differs from Flax's defaults. BatchNorm's
 momentum of 0.9 and ε of 1e-5 are PyTorch's 0.1 and 1e-5; but Flax's running variance
 is the mean of the batches' own, where PyTorch corrects them by n / (n - 1).
 
@@ -19,11 +19,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# PyTorch's default for convolutions and linear layers: uniform within ±1/√fan_in. Its
-# name there is kaiming_uniform(a=√5), of which only the bound remains.
+# PyTorch's default for convolutions and linear layers: uniform within ±1/√fan_in. It
+# is called kaiming_uniform(a=√5) there.
 TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# Kaiming He's for a ReLU, by the number of outputs or inputs, and not truncated as
-# Flax's is.
+# Kaiming He's for a ReLU, by the number of outputs or inputs. Flax's is truncated; this
+# isn't.
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 KAIMING_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 # PyTorch's ViTs truncate their normal at ±2, not at ±2 standard deviations: at 0.02
@@ -32,7 +32,7 @@ NORMAL = nn.initializers.normal(0.02)
 
 
 def torch_bias(fan_in: int) -> Callable[..., jax.Array]:
-    """PyTorch's default for the bias of a linear layer: that of its weights."""
+    """PyTorch's default for the bias of a linear layer, the same as for its weights."""
 
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / fan_in**0.5
@@ -198,9 +198,9 @@ class EncoderLayer(nn.Module):
 class VisionTransformer(nn.Module):
     """ViT (Dosovitskiy et al. 2021), ViT-B/16 by default, with a class token.
 
-    Weights are drawn as in its PyTorch versions, and GELU is exact as there; the norms'
-    ε of 1e-6 is the original's. There is a position embedding for each patch: to go to
-    another resolution, see `examples.images.pretrained`.
+    Weights are drawn, and GELU is exact, as in its PyTorch versions; the norms' ε of
+    1e-6 is the original's. There is a position embedding for each patch; for another
+    resolution, see `examples.images.pretrained`.
 
     Attributes:
       patch: height and width of a patch in pixels.
@@ -229,8 +229,8 @@ class VisionTransformer(nn.Module):
                 "VisionTransformer needs images whose height and width are multiples "
                 f"of its patch, {self.patch}; got {height}×{width}"
             )
-        # A convolution with stride and size of a patch, as a matrix product: what holds
-        # no convolution can climb in a loop on CPUs.
+        # A convolution with the stride and size of a patch, as a matrix product: on
+        # CPUs, only networks without convolutions can climb in a loop.
         shape = (batch, height // self.patch, self.patch, -1, self.patch, channels)
         x = images.reshape(shape).swapaxes(2, 3)
         x = nn.DenseGeneral(
@@ -253,7 +253,7 @@ class VisionTransformer(nn.Module):
                 self.heads, self.dropout, self.dtype, name=f"layer_{i}"
             )
             x = layer(x, train=train)
-        # Only the class token is read, and a norm acts on each token by itself.
+        # Only the class token is read, and the norm acts on each token separately.
         x = nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name="norm")(x[:, 0])
         return nn.Dense(self.classes, kernel_init=NORMAL, name="head")(x)
 
@@ -274,7 +274,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
-        del train  # nothing differs
+        del train  # it makes no difference
         x = images.reshape(len(images), -1)
         for width in self.widths:
             x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
@@ -297,7 +297,7 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
-        if min(images.shape[1:3]) < 4:  # nothing would be left of them
+        if min(images.shape[1:3]) < 4:  # pooling would leave nothing
             height, width = images.shape[1:3]
             raise ValueError(f"ConvNet needs 4×4 pixels at least; got {height}×{width}")
         x = images
@@ -336,7 +336,7 @@ class StridedConvNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
-        del train  # it has nothing that training changes
+        del train  # it makes no difference
         x = images
         for _ in range(self.layers):
             x = nn.Conv(
@@ -394,7 +394,7 @@ class Transformer(nn.Module):
         return nn.Dense(self.vocabulary)(x)
 
 
-# Every one takes `classes` and `dtype`, and any other attribute of its class.
+# Each takes `classes` and `dtype`, and any other attribute of its class.
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": functools.partial(ResNet, stages=(2, 2, 2, 2)),
     "resnet34": functools.partial(ResNet, stages=(3, 4, 6, 3)),

@@ -1,4 +1,4 @@
-"""The network that `--model` names: one of `MODELS`, or one's own."""
+"""The network that `--model` names: one of `MODELS`, or your own."""
 
 import importlib
 from typing import Any
@@ -15,9 +15,9 @@ def make(name: str, classes: int, dtype: Any, image: tuple[int, int, int]) -> An
     """Makes a network.
 
     Args:
-      name: one of `MODELS`, or "package.module:Factory" for what is called as these
-        are, with `classes` and `dtype`, and gives a Flax linen module whose call takes
-        images and `train`.
+      name: one of `MODELS`, or "package.module:Factory". The factory is called like
+        these, with `classes` and `dtype`, and gives a Flax linen module whose call
+        takes images and `train`.
       classes: number of classes.
       dtype: of the computation.
       image: height, width and channels of an image.
@@ -39,10 +39,10 @@ def make(name: str, classes: int, dtype: Any, image: tuple[int, int, int]) -> An
 
 
 def _find(module: str, factory: str) -> Any:
-    """What a module calls by a name."""
+    """Imports a factory from a module."""
     try:
         imported = importlib.import_module(module)
-    except Exception as error:  # whatever somebody's module raises
+    except Exception as error:  # a user's module may raise anything
         raise ValueError(
             f"--model {module}:{factory} can't be imported ({first_line(error)})"
         ) from error
@@ -52,7 +52,7 @@ def _find(module: str, factory: str) -> Any:
 
 
 def _call(factory: Any, what: str, classes: int, dtype: Any) -> Any:
-    """What a factory makes."""
+    """Calls a factory, and checks that it gives a module."""
     try:
         made = factory(classes=classes, dtype=dtype)
     except Exception as error:

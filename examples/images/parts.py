@@ -1,9 +1,9 @@
-"""What a run trains on, and what it is judged by.
+"""What a run trains on, and what it is evaluated on.
 
 Labels are made wrong on purpose to see whether an optimizer learns them by heart: with
-symmetric noise, each wrong label is drawn evenly among the other classes. And some of
+symmetric noise, each wrong label is drawn uniformly among the other classes. Some of
 the training examples are held out for validation, so that nothing is chosen by the test
-set. The noise comes first, so that a validation split is as noisy as what trains.
+set. The noise comes first, so that a validation split is as noisy as the rest.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from examples.images.data import Examples
 from examples.images.sources import Source
 
 WATCHED = 2000  # at most so many of the examples with wrong labels
-NOISE = 1  # so that the noise isn't drawn as the order of the examples is
+NOISE = 1  # so that the noise is drawn differently from the examples' order
 
 
 class Parts(NamedTuple):
@@ -44,7 +44,7 @@ def divide(
       seed: of the wrong labels; what is held out doesn't depend on it.
 
     Raises:
-      ValueError: if a share is so small that it is of no example.
+      ValueError: if a share is of no example, or of all.
     """
     if not (noise or share):
         return Parts(dataset.train, None, None)
@@ -58,8 +58,8 @@ def divide(
     watched = np.sort(flipped[~held_out[flipped]][:WATCHED])
     if noise and not len(watched):
         raise ValueError(
-            f"--label-noise must be of some images that aren't held out; got {noise}, "
-            f"which is of {len(flipped)} images, all of them held out"
+            f"--label-noise must change some images that aren't held out; got {noise}, "
+            f"which changes {len(flipped)} images, all of them held out"
         )
     return Parts(
         select(np.flatnonzero(~held_out)),
@@ -85,7 +85,7 @@ def hold_out(labels: np.ndarray, share: float) -> np.ndarray:
     count = _count(share, labels, "--validation")
     shuffled = np.random.default_rng(0).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], stable=True)]
-    # Evenly spaced, and so many as there should be in all.
+    # Evenly spaced, as many as there should be in all.
     steps = np.arange(len(labels) + 1) * count // len(labels)
     held_out = np.empty(len(labels), bool)
     held_out[by_class] = np.diff(steps) > 0
@@ -93,11 +93,11 @@ def hold_out(labels: np.ndarray, share: float) -> np.ndarray:
 
 
 def _count(share: float, labels: np.ndarray, flag: str) -> int:
-    """How many examples a share is, which must be some but not all unless it is 0."""
+    """The number of examples in a share: some but not all, unless the share is 0."""
     count = round(share * len(labels))
     if share and not 0 < count < len(labels):
         raise ValueError(
-            f"{flag} must be of some of the {len(labels)} training images, not of "
+            f"{flag} must cover some of the {len(labels)} training images, not "
             f"{'all' if count else 'none'}; got {share}"
         )
     return count

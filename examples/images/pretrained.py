@@ -44,7 +44,7 @@ LAYER = {
 }
 HEAD = {"kernel": "classifier.weight", "bias": "classifier.bias"}
 SUFFIX = {"kernel": ".weight", "scale": ".weight", "bias": ".bias"}
-POOLER = ("pooler.dense.weight", "pooler.dense.bias")  # which no classifier uses
+POOLER = ("pooler.dense.weight", "pooler.dense.bias")  # no classifier uses it
 
 
 def load_vit(
@@ -52,18 +52,18 @@ def load_vit(
 ) -> dict[str, Any]:
     """Parameters of `model` for images of shape `image`, with the weights of a file.
 
-    A file of another number of classes than the model's, or without a head (such as
-    that of `google/vit-base-patch16-224-in21k`), gives a head of zeros, with which the
-    ViT paper starts its fine-tuning. A file of as many classes gives its own.
+    If the file's number of classes differs from the model's, or the file has no head
+    (such as that of `google/vit-base-patch16-224-in21k`), the head is zero, as at the
+    start of the ViT paper's fine-tuning. Otherwise the file's own head is used.
 
-    A file of another resolution gives position embeddings interpolated between its
+    If the file has another resolution, its position embeddings are interpolated between
     patches: bicubically, since linear interpolation shortens the vectors in between,
     and the layers above never saw short ones (Touvron et al. 2021, DeiT).
 
     Args:
       path: the file, with tensors of any floating dtype; they become float32.
-      model: of the file's patch, width and depth, which are checked, and of its number
-        of heads, of which a file has no trace.
+      model: its patch, width and depth must be the file's, which is checked. So must
+        its number of heads, which can't be checked.
       image: height, width and channels of one image.
 
     Returns:
@@ -76,7 +76,7 @@ def load_vit(
         model.
     """
     tensors = _read(path)
-    # Names begin with "vit." in a classifier, and don't in a backbone saved alone.
+    # Names begin with "vit." in a classifier, but not in a backbone saved alone.
     prefix = "vit." if any(name.startswith("vit.") for name in tensors) else ""
     for name in POOLER:
         tensors.pop(prefix + name, None)
@@ -138,7 +138,7 @@ def _floats(tensor: np.ndarray, what: str) -> np.ndarray:
 
 
 def _name(place: str, prefix: str) -> str:
-    """The file's name of the parameter at a place of ours."""
+    """The file's name for one of our parameters."""
     module, _, leaf = place.rpartition("/")
     if not module:
         return prefix + NETWORK[leaf]
@@ -152,9 +152,9 @@ def _name(place: str, prefix: str) -> str:
 
 
 def _shape(place: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in the file of the parameter at a place of ours, of a shape of ours.
+    """The file's shape for one of our parameters, from our shape.
 
-    PyTorch has the outputs first, and doesn't split the attention's among its heads.
+    PyTorch puts the outputs first, and doesn't split the attention's by head.
     """
     if place == "patches/kernel":
         height, width, inputs, outputs = shape

@@ -1,4 +1,4 @@
-"""What a dataset of labelled images is, wherever it comes from.
+"""Datasets of labelled images, wherever they come from.
 
 A module for each kind of them, such as `folders`, has a function `find`, which returns
 the `Splits` of a dataset; `data` reads them into memory, or streams them.
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-# Pillow's names of what has 8 bits a channel, or fewer.
+# Pillow's modes of at most 8 bits per channel.
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -21,7 +21,7 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Of all examples, int32."""
+        """Labels of all examples, int32."""
         ...
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Arrays:
 
 
 class Selection:
-    """Some examples of a source, with labels that may be others than its own."""
+    """Some examples of a source, with labels that may differ from its own."""
 
     def __init__(self, source: Source, indices: np.ndarray, labels: np.ndarray):
         """Takes the indices of the examples, and a label for each of them."""
@@ -119,7 +119,7 @@ def check_labels(labels: np.ndarray, classes: int, what: str) -> None:
       what: name of the labels, for an error.
 
     Raises:
-      ValueError: if there are none, or one is no class.
+      ValueError: if there are none, or one isn't a class.
     """
     if len(labels) == 0:
         raise ValueError(f"{what} must hold an example or more; it is empty")

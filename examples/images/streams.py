@@ -26,25 +26,25 @@ def stream(
     """Batches of color images of any sizes, read, decoded and cropped in threads.
 
     For training: crops of 8 to 100 % of the image and of aspect ratios from 3/4 to 4/3,
-    half of them mirrored, in an endless stream of epochs, each in an order of its own
-    and without the examples that don't fill a batch. For evaluation: one epoch, in
-    order; of each image, the central square whose side is 224/256 of the shorter side.
-    The last batch may be smaller; `pad` fills it.
+    half of them mirrored, in an endless stream of epochs, each in its own order and
+    without the examples that don't fill a batch. For evaluation: one epoch, in order;
+    of each image, the central square whose side is 224/256 of the shorter side. The
+    last batch may be smaller; `pad` fills it.
 
     Order and crops follow from `seed`, whatever the number of threads. A stream that
-    starts at a later step yields what it would have yielded there, and reads nothing of
-    what comes before.
+    starts at a later step yields what it would have yielded there, without reading the
+    earlier batches.
 
     Args:
       source: the examples.
       batch_size: images in a batch.
       image_size: height and width of the images in a batch.
       seed: of order and crops.
-      start_step: number of batches to leave out.
-      train: whether to yield what training needs.
+      start_step: number of batches to skip.
+      train: whether to yield batches for training.
       part: (i, n) for one of n processes, which share each batch: every n-th image
         from the i-th is read.
-      workers: number of threads. They also hold the next two batches ready.
+      workers: number of threads. They also prepare the next two batches.
 
     Returns:
       An iterator over batches.
@@ -84,11 +84,11 @@ def stream(
 
 
 def _read(batches: Any) -> Iterator[Examples]:
-    """Batches with labels as they are everywhere."""
+    """Batches with labels of the usual dtype."""
     try:
         for batch in batches:
             yield Examples(batch.images, batch.labels.astype(np.int32))
-    except OSError as error:  # to which Grain adds lines of its own
+    except OSError as error:  # Grain adds lines of its own to it
         raise OSError(str(error).partition("\n")[0]) from error
 
 

@@ -26,14 +26,14 @@ BINS = 15  # of confidences, as in Guo et al. 2017
 
 
 class State(NamedTuple):
-    """All that a run needs to resume, and so what a checkpoint holds.
+    """All that a run needs to resume: the content of a checkpoint.
 
     Attributes:
       step: steps taken.
-      params: parameters; the slow weights, save under a Lookahead.
+      params: parameters; the slow weights, except under a Lookahead.
       batch_stats: running statistics of BatchNorm.
       opt_state: state of the optimizer, of one structure for all phases.
-      sums: of what the steps of this epoch saw; by name.
+      sums: of the metrics of this epoch's steps, by name.
     """
 
     step: jax.Array
@@ -44,7 +44,7 @@ class State(NamedTuple):
 
 
 class Training(Phased):
-    """A run as its configuration says; pure functions of the `State`.
+    """The run of a configuration, as pure functions of the `State`.
 
     Attributes:
       judge: name of the examples that are evaluated after each epoch.
@@ -74,7 +74,7 @@ class Training(Phased):
         channels = 3 if config.pretrained else self.feed.shape[-1]
         self.shape = (size, size, channels)
         self.model = self.make_model()
-        # Read before the run has a folder, so that a wrong file leaves nothing there.
+        # Read before the run makes its folder, so that a wrong file leaves none behind.
         self.weights = None
         if config.pretrained is not None:
             from examples.images.pretrained import load_vit  # needs safetensors
@@ -126,7 +126,7 @@ class Training(Phased):
         return jax.jit(start, out_shardings=self.places)(self.weights)
 
     def prepare(self, images: jax.Array) -> jax.Array:
-        """What the network sees of uint8 images."""
+        """The network's input, from uint8 images."""
         mean, std = self.feed.mean, self.feed.std
         if self.config.pretrained:
             mean = std = 0.5
@@ -176,9 +176,9 @@ class Training(Phased):
         }
 
     def evaluate(self, state: State) -> dict[str, float]:
-        """Loss, accuracy and calibration of the slow weights on what judges the run.
+        """Loss, accuracy and calibration of the slow weights on the judging images.
 
-        And with label noise, how often they give the wrong labels that they were given.
+        With label noise, also the share of the given wrong labels that they predict.
         """
         judge = self.test if self.parts.valid is None else self.parts.valid
         found = self.measure(state, judge, self.judge)
@@ -188,7 +188,7 @@ class Training(Phased):
         return found
 
     def conclude(self, state: State) -> dict[str, float]:
-        """The same on the test images, if these haven't been looked at."""
+        """The same on the test images, if they haven't been used before."""
         return {} if self.judge == "test" else self.measure(state, self.test, "test")
 
     def measure(self, state: State, examples: Any, name: str) -> dict[str, float]:
@@ -200,7 +200,7 @@ class Training(Phased):
         params = self.slow_weights(state)
         sums, pending = np.zeros(3 + BINS), np.zeros(3 + BINS)
         for batch in self.feed.evaluation(examples):
-            # Read one batch late, so that the device works while the next is prepared.
+            # Read one batch late, so the device works while the next one is prepared.
             sums += np.asarray(pending, np.float64)
             pending = self.evaluate_batch(params, state.batch_stats, *batch)
         loss, correct, count, *gaps = sums + np.asarray(pending, np.float64)
@@ -214,8 +214,8 @@ class Training(Phased):
     def evaluate_batch(self) -> Callable[..., jax.Array]:
         """Sums over the images that count.
 
-        They are of losses, of right answers, of images, and in each bin of confidences
-        of right answers less confidence.
+        Sums of losses, of correct answers, of images, and, in each bin of confidences,
+        of correct answers less confidence.
         """
 
         @functools.partial(jax.jit, out_shardings=self.layout.everywhere)

@@ -22,7 +22,7 @@ from examples.trainer.paths import OutputFolder
 class Lifelong(Settings):
     """Learn a stream of tasks with every method, and compare.
 
-    Without arguments, these are five tasks of two of scikit-learn's digits. The output
+    By default, there are five tasks of two of scikit-learn's digits each. The output
     folder gets the table, the plot of accuracy by task, and all accuracies as JSON.
 
     Two commands:
@@ -30,13 +30,13 @@ class Lifelong(Settings):
       python -m examples.lifelong --dataset cifar100 --classes-per-task 5 --model conv3
 
     Attributes:
-      dataset: digits (needs no network); folder:PATH, PATH.npz or hf:PATH, whose
-        images are of one size; or one of TFDS that fits the memory: cifar100,
+      dataset: digits (needs no network); folder:PATH, PATH.npz or hf:PATH, with
+        images of one size; or one of TFDS that fits into memory: cifar100,
         fashion_mnist, ...
-      data_dir: folder of datasets that TFDS has prepared; where it prepares them if
-        they aren't there, which takes TensorFlow. TFDS's own by default.
-      classes_per_task: number of classes in each task, a divisor of the dataset's. A
-        seed puts the classes in an order of its own.
+      data_dir: folder of datasets that TFDS has prepared; missing ones are prepared
+        there, which needs TensorFlow. TFDS's own folder by default.
+      classes_per_task: number of classes in each task, a divisor of the dataset's. The
+        order of the classes depends on the seed.
       images_per_task: training images of each task, drawn by seed; all by default.
       model: network, a name in examples/images/models.py, without BatchNorm or
         dropout. conv3 and conv4 are those of Look-ahead MAML.
@@ -44,13 +44,13 @@ class Lifelong(Settings):
         cmaml_lookahead+replay; all of examples/lifelong/methods.py if not given.
       epochs: passes over each task. Only the first one fills the memory.
       batch_size: number of new images in a step.
-      replay_size: number of images that replay adds to a step, as far as the memory
-        has them.
-      memory: number of images that the memory of replay holds.
+      replay_size: number of images that replay adds to a step, or all in the memory if
+        it has fewer.
+      memory: number of images in the replay memory.
       learning_rate: learning rate of SGD, which all methods are based on.
       meta_learning_rate: learning rate of C-MAML, in inner and outer steps.
-      inner_steps: number of C-MAML's inner steps, each on its part of the batch.
-      clip: norm to which SGD clips its gradients; in C-MAML's inner steps, the size to
+      inner_steps: number of C-MAML's inner steps, each on one part of the batch.
+      clip: norm to which SGD clips its gradients; in C-MAML's inner steps, the bound to
         which each entry is clipped. Both as in the code of Look-ahead MAML.
       rho: ρ, radius of an ascent step.
       k: number of ascent steps of Multistep-SAM and Lookbehind; steps of Lookahead
@@ -59,7 +59,7 @@ class Lifelong(Settings):
       seed: sets the classes' order, the initial weights, the order of the images and
         the memory.
       seeds: runs of each method, with seeds from --seed upwards; 2 to 1000.
-      output: folder for the results, which are replaced.
+      output: folder for the results; existing ones are replaced.
     """
 
     dataset: str = "digits"
@@ -85,7 +85,7 @@ class Lifelong(Settings):
 
 
 def check(config: Lifelong) -> None:
-    """Refuses numbers that don't fit one another.
+    """Refuses inconsistent numbers.
 
     Raises:
       ValueError: if the memory can't fill a batch, or C-MAML can't split one.

@@ -1,7 +1,7 @@
-"""A network learns task after task, and is tested on all of them after each.
+"""A network learns task after task, and is tested on all tasks after each.
 
-The heads of all tasks are one output layer; an image's loss and prediction see the
-logits of its own task alone. With replay, each batch is joined by images from a memory
+The heads of all tasks are one output layer; an image's loss and prediction use only the
+logits of its own task. With replay, each batch is joined by images from a memory
 (`examples.lifelong.replay`), in one mean loss.
 """
 
@@ -37,11 +37,11 @@ class Network:
 
     Args:
       config: of the comparison.
-      dataset: of which it takes the number of classes and the normalisation.
+      dataset: gives the number of classes and the normalisation.
     """
 
     def __init__(self, config: Lifelong, dataset: data.Dataset) -> None:
-        """Jits what needs no method."""
+        """Jits the parts that don't depend on the method."""
         self.config, self.dataset = config, dataset
         self.model: Any = MODELS[config.model](classes=dataset.classes)
         self._image = jnp.zeros((1, *dataset.train.images.shape[1:]))
@@ -59,7 +59,7 @@ class Network:
         return self._init(jax.random.key(seed), self._image)["params"]
 
     def logits(self, params: Any, images: jax.Array, task: jax.Array) -> jax.Array:
-        """Of the classes of each image's own task, (batch, classes per task)."""
+        """Logits of each image's own task, (batch, classes per task)."""
         images = jnp.float32(images) / 255
         images = (images - self.dataset.mean) / self.dataset.std
         logits = self.model.apply({"params": params}, images)
@@ -67,7 +67,7 @@ class Network:
         return jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
 
     def loss(self, params: Any, batch: Batch) -> jax.Array:
-        """Mean cross-entropy, by the weights of the images."""
+        """Mean cross-entropy, weighted by image."""
         logits = self.logits(params, batch.images, batch.tasks)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         return jnp.sum(batch.weights * losses) / jnp.sum(batch.weights)
@@ -78,7 +78,7 @@ class Network:
 
 
 class Learner:
-    """What one method does to a network, compiled once for all seeds.
+    """A method applied to a network, compiled once for all seeds.
 
     Args:
       network: the network.
@@ -132,7 +132,7 @@ def remember(memory: Any, train: Any, indices: jax.Array, key: jax.Array) -> Any
 
 
 def accuracy_by_task(network: Network, params: Any, test: Any) -> np.ndarray:
-    """Share of the test images of each task that are classified rightly, (tasks,)."""
+    """Share of each task's test images that are classified correctly, (tasks,)."""
     found, number = [], len(test.labels)
     for start in range(0, number, TEST_BATCH):  # the last one repeats the last image
         indices = np.minimum(np.arange(start, start + TEST_BATCH), number - 1)
@@ -150,11 +150,11 @@ def learn(
     Args:
       learner: of a method.
       stream: the tasks.
-      seed: of all that is drawn but the split.
+      seed: of everything that is drawn except the split.
 
     Returns:
       The accuracy on task j after learning task i, of shape (T, T); the gradients
-      evaluated; the parameters in the end.
+      evaluated; the parameters at the end.
 
     Raises:
       FloatingPointError: if the loss isn't finite.
@@ -244,6 +244,6 @@ def run(config: Lifelong) -> dict[str, Any]:
                 "seconds": time.perf_counter() - begun,
             }
     settings = dataclasses.asdict(config)
-    for name in ("data_dir", "output", "methods"):  # not what the numbers depend on
+    for name in ("data_dir", "output", "methods"):  # the numbers don't depend on these
         del settings[name]
     return {**provenance(), "config": settings, "methods": found}

@@ -44,7 +44,7 @@ def make_meta_loss(
 
     def meta_loss(params, current, recalled):
         fast = params
-        for i in range(steps):  # unrolled: XLA:CPU is slow at convolutions in loops
+        for i in range(steps):  # unrolled: convolutions in loops are slow on XLA:CPU
             part = jax.tree.map(lambda x, i=i: x[i::steps], current)
             grads = jax.grad(loss_fn)(fast, part)
             grads = jax.tree.map(lambda g: jnp.clip(g, -clip, clip), grads)

@@ -1,8 +1,8 @@
 """The ways to learn a stream that are compared.
 
 C-MAML is a loss, not an optimizer (`examples.lifelong.maml`). So "C-MAML with
-Lookahead" is Lookahead around the SGD that follows the meta-gradient, and Lookbehind
-takes its place as it does anywhere: it climbs the meta-loss, and every gradient is a
+Lookahead" is Lookahead around the SGD that follows the meta-gradient. Lookbehind takes
+its place, as it does elsewhere: it climbs the meta-loss, and every gradient is a
 meta-gradient.
 """
 

@@ -1,4 +1,4 @@
-"""Episodic memory: a uniform sample of all images seen, whatever their number."""
+"""Episodic memory: a uniform sample of all images seen, however many there are."""
 
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def remember(memory: Memory, batch: Batch, key: jax.Array) -> Memory:
 
     Args:
       memory: the memory.
-      batch: the images that come in, in their order; weights make no difference.
+      batch: the new images, in their order; weights are ignored.
       key: of the draw.
 
     Returns:
@@ -75,7 +75,7 @@ def remember(memory: Memory, batch: Batch, key: jax.Array) -> Memory:
     number = memory.seen + order
     drawn = jax.random.randint(key, (size,), 0, number + 1)
     place = jnp.where(number < capacity, number, drawn)
-    # Of images that take the same place, the last one stays: JAX doesn't promise that.
+    # Of images for the same place, the last one stays, which JAX doesn't promise.
     again = (place[None, :] == place[:, None]) & (order[None, :] > order[:, None])
     place = jnp.where(again.any(axis=1), capacity, place)
     images, labels, tasks = (
@@ -94,7 +94,7 @@ def recall(memory: Memory, size: int, key: jax.Array) -> Batch:
       key: of the draw.
 
     Returns:
-      A batch of `size`. Where fewer are there, the others have weight 0.
+      A batch of `size`. If the memory holds fewer, the others have weight 0.
     """
     is_there = jnp.arange(len(memory.labels)) < memory.seen
     draw = jnp.where(is_there, jax.random.uniform(key, is_there.shape), -1.0)
@@ -104,5 +104,5 @@ def recall(memory: Memory, size: int, key: jax.Array) -> Batch:
 
 
 def join(first: Batch, second: Batch) -> Batch:
-    """One batch of two."""
+    """Joins two batches."""
     return Batch(*map(jnp.concatenate, zip(first, second, strict=True)))

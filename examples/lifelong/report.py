@@ -61,7 +61,7 @@ def figure(results: dict[str, Any]) -> Figure:
             learned = np.arange(1, count + 1)
             # After learning task i, the mean over tasks 1 to i.
             so_far = np.tril(accuracies).sum(axis=-1) / learned
-            # Side by side, so that none hides another.
+            # Side by side, so that no marker hides another.
             shift = 0.12 * (i - (len(names) - 1) / 2)
             for axes, values in zip(column, (so_far, accuracies[:, -1]), strict=True):
                 axes.errorbar(
@@ -91,7 +91,7 @@ def figure(results: dict[str, Any]) -> Figure:
             axes.grid(alpha=0.3)
             axes.tick_params(labelbottom=True)
     for axes in rows.flat:
-        axes.set_ylim(top=101)  # of a standard deviation, what is beyond isn't there
+        axes.set_ylim(top=101)  # no accuracy is beyond, even if a standard deviation is
     rows[0, 0].set_ylabel("mean accuracy on tasks so far (%)")
     rows[1, 0].set_ylabel("accuracy at the end (%)")
     return drawing

@@ -1,7 +1,7 @@
-"""Streams of tasks: a dataset split by classes, and how well all tasks are known.
+"""Streams of tasks: a dataset split by classes, and measures of what is known.
 
-A task is to tell a few of the classes from one another. Tasks come one after the other,
-and at test time it is known which task an image belongs to (task-incremental learning).
+A task is to tell a few of the classes apart. Tasks come one after the other, and the
+task of an image is known at test time (task-incremental learning).
 """
 
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Stream(NamedTuple):
 
 
 def split(dataset: data.Dataset, classes_per_task: int, seed: int) -> Stream:
-    """Splits a dataset into tasks of as many classes each, which the seed draws.
+    """Splits a dataset into tasks of equally many classes, drawn by the seed.
 
     Args:
       dataset: any dataset in memory.
@@ -102,7 +102,7 @@ def average_accuracy(accuracies: np.ndarray) -> np.ndarray:
 
 
 def forgetting(accuracies: np.ndarray) -> np.ndarray:
-    r"""What has been lost, at the end, of the best accuracy on each task before.
+    r"""Mean drop, at the end, from the best accuracy on each earlier task.
 
     .. math::
         F = \frac{1}{T-1} \sum_{j=1}^{T-1}

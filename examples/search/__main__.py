@@ -34,22 +34,22 @@ def main(arguments: list[str] | None = None) -> None:
             search(found, arguments[split + 1 :])
         except KeyboardInterrupt as error:  # between trials
             raise command.Stopped("stopped by SIGINT") from error
-        except StorageInternalError as error:  # of a database that can't be written
+        except StorageInternalError as error:  # if the database can't be written
             raise OSError(str(error)) from error
 
 
 def search(settings: Search, others: list[str]) -> None:
-    """Runs the trials that are left, and reports on all.
+    """Runs the remaining trials, and reports on all.
 
     Raises:
-      ValueError: if nothing can be searched like this, before anything is written.
+      ValueError: if the search is impossible, before anything is written.
     """
     if settings.sampler == "grid" and settings.trials is not None:
-        raise ValueError("--trials is for other samplers than grid")
+        raise ValueError("--trials doesn't apply to --sampler grid")
     methods = make_methods(settings, others)
     dataset = data.find(methods[0].config.dataset, methods[0].config.data_dir)
     for method in methods:
-        Training(method.config, dataset)  # which refuses what can't be trained
+        Training(method.config, dataset)  # refuses what can't be trained
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     studies = open_studies(settings, methods)
     total = sum(shared.trials for shared in studies)

@@ -1,4 +1,4 @@
-"""Settings of a search: its own, and those that all of its trials share."""
+"""Settings of a search: its own, and those that all its trials share."""
 
 import dataclasses
 from pathlib import Path
@@ -25,7 +25,7 @@ class Search(Settings):
     Flags after `--` are those of examples.images; all trials share them. A trial is
     scored by its accuracy on the validation images, a tenth of the training images
     unless --validation says otherwise. Several processes with the same command share
-    the work, and a search that was stopped continues.
+    the work, and an interrupted search resumes.
 
     Two commands:
       python -m examples.search --trials 20 -- --dataset digits --epochs 5
@@ -34,17 +34,18 @@ class Search(Settings):
     Attributes:
       recipe: recipe of examples.images that the trials share.
       config: file of its settings, as a run saves it.
-      methods: optimizers, as --optimizer takes them, each with as many trials as the
-        others; the one of the shared settings if not given.
+      methods: optimizers, as --optimizer takes them, each with --trials of its own; the
+        optimizer of the shared settings if not given.
       space: what is searched, as in k=2,5 (choices), momentum=0.8:0.99 (a range) and
-        rho=log:0.01:0.5 (a range on a logarithmic scale). Each method searches those of
-        them that it has.
+        rho=log:0.01:0.5 (a range on a logarithmic scale). Each method searches the
+        parameters that it has.
       sampler: tpe (Bergstra et al. 2011), random, or grid, which takes every
         combination of choices once.
-      trials: of each method; 20 if not given. A grid has one for each combination.
+      trials: number of trials of each method; 20 if not given. A grid has one for each
+        combination.
       prune: whether to end a trial whose validation accuracy is below the median of the
         trials before it, in the same epoch.
-      seed: of the sampler. (--seed after `--` is the one of all trials.)
+      seed: seed of the sampler. (--seed after `--` is the seed of all trials.)
       output: folder of the search.
     """
 
@@ -70,10 +71,10 @@ def shared(search: Search, others: list[str], method: str | None) -> Config:
     Args:
       search: the search.
       others: flags of examples.images.
-      method: the optimizer, if it isn't that of the flags.
+      method: the optimizer, if it isn't the one in the flags.
 
     Raises:
-      ValueError: if a flag is the search's, or no image is left for the validation.
+      ValueError: if a flag belongs to the search, or no image is left for validation.
     """
     arguments = list(others)
     if search.config is not None:

@@ -87,7 +87,7 @@ def draw(
     x: Callable[[FrozenTrial], float],
     style: dict[str, Any],
 ) -> None:
-    """Complete trials, hollow ones for what was pruned, and crosses for what failed."""
+    """Complete trials, with hollow markers if pruned and crosses if failed."""
     kinds: list[tuple[TrialState, dict[str, Any]]] = [
         (TrialState.COMPLETE, style | {"label": shared.method.name}),
         (TrialState.PRUNED, style | {"markerfacecolor": "none"}),

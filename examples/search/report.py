@@ -1,4 +1,4 @@
-"""What came out of a search: tables, a picture, and the winners' settings."""
+"""The results of a search: tables, a picture, and the winners' settings."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from examples.trainer import folders
 
 
 def write(search: Search, studies: list[Shared]) -> None:
-    """Leaves search.md, search.png and the winners in the folder, and says where.
+    """Writes search.md, search.png and the winners to the folder, and says where.
 
     Raises:
       ValueError: if no trial was completed.
@@ -70,7 +70,7 @@ def write_winners(folder: Path, studies: list[Shared]) -> bool:
 
 
 def winner(shared: Shared, folder: Path) -> Config:
-    """The settings of the best trial, with seeds that no trial had."""
+    """The settings of the best trial, with seeds that no trial used."""
     config = shared.method.config
     fresh = config.seed + 1 if config.seed < 10**9 else 0
     return dataclasses.replace(
@@ -124,7 +124,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def percent(trial: FrozenTrial) -> str:
-    """Accuracy of a trial, where it has one."""
+    """Accuracy of a trial, if it has one."""
     return "" if trial.value is None else f"{100 * trial.value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""What is searched: parameters of the trainer, and the values that they may take."""
+"""The search space: parameters of the trainer, and their possible values."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -38,7 +38,7 @@ PARAMETERS = {
 
 
 class Method(NamedTuple):
-    """What one study is about.
+    """A method that one study searches.
 
     Attributes:
       name: of the method, and of its study.
@@ -52,7 +52,7 @@ class Method(NamedTuple):
 
 
 def make_methods(search: Search, others: list[str]) -> list[Method]:
-    """The methods of a search, with what each of them searches.
+    """The methods of a search, each with its space.
 
     Raises:
       Invalid: with a line for each thing that is wrong.
@@ -75,7 +75,7 @@ def make_methods(search: Search, others: list[str]) -> list[Method]:
     unused = space.keys() - set().union(*(method.space for method in methods))
     if unused and search.space != Search.space:
         raise ValueError(
-            f"--space {', '.join(sorted(unused))} is for other methods than "
+            f"--space {', '.join(sorted(unused))} doesn't apply to "
             f"{', '.join(method.name for method in methods)}"
         )
     check(methods, search.sampler == "grid")
@@ -83,7 +83,7 @@ def make_methods(search: Search, others: list[str]) -> list[Method]:
 
 
 def parse(texts: tuple[str, ...]) -> Space:
-    """What `--space` says.
+    """Parses `--space`.
 
     Raises:
       Invalid: with a line for each text that is wrong.
@@ -108,7 +108,7 @@ def parse(texts: tuple[str, ...]) -> Space:
 
 
 def distribution(name: str, values: str) -> Distribution:
-    """Of `a,b,c`, `low:high` or `log:low:high`."""
+    """Parses `a,b,c`, `low:high` or `log:low:high`."""
     if ":" not in values:
         choices = [read(value) for value in values.split(",") if value]
         if not choices or len(set(choices)) < len(choices):
@@ -137,7 +137,7 @@ def distribution(name: str, values: str) -> Distribution:
 
 
 def read(text: str) -> Any:
-    """A number, true, false or null as in JSON, or else the text itself."""
+    """A number, true, false or null as in JSON, otherwise the text itself."""
     try:
         value = json.loads(text)
     except ValueError:

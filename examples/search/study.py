@@ -1,7 +1,7 @@
-"""A study in a database that processes share; a trial that was killed is resumed.
+"""A study in a database that processes share; killed trials are resumed.
 
-A process that works on a trial holds its lock, which ends with the process. So a trial
-that is running by the database, and whose lock is free, was killed.
+A process that works on a trial holds its lock, which ends with the process. So if the
+database says that a trial is running, but its lock is free, the trial was killed.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from examples.trainer import folders
 from examples.trainer.optimizers import OPTIONS
 
 DEFAULT_TRIALS = 20
-# What may change from one start of a search to the next; the rest is in the methods.
+# Settings that may change when a search resumes; the rest is in the methods.
 FREE = {"config", "methods", "output", "recipe", "trials"}
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -53,9 +53,9 @@ class Shared:
     """One method's study.
 
     Attributes:
-      method: what it is about.
-      trials: how many it is to have.
-      study: as Optuna knows it.
+      method: the method to search.
+      trials: how many it should have.
+      study: Optuna's.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Shared:
         storage: optuna.storages.RDBStorage,
         alone: filelock.BaseFileLock,
     ):
-        """Nothing is written yet.
+        """Sets up the study; writes nothing yet.
 
         Args:
-          search: what the study is part of.
-          method: what it is about.
+          search: the search that it is part of.
+          method: the method to search.
           storage: the database.
-          alone: what to hold while a trial is drawn.
+          alone: lock to hold while a trial is drawn.
         """
         self.search, self.method = search, method
         self.storage, self.alone = storage, alone
@@ -81,7 +81,7 @@ class Shared:
         self.trials = len(self.points) or search.trials or DEFAULT_TRIALS
 
     def begin(self) -> None:
-        """Finds the study in the database, or makes it."""
+        """Finds or creates the study in the database."""
         self.study = optuna.create_study(
             storage=self.storage,
             study_name=self.method.name,
@@ -95,7 +95,7 @@ class Shared:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What may not change while the search lasts."""
+        """Settings that may not change when the search resumes."""
         search = command.as_json(self.search)
         config = command.as_json(self.method.config)
         ours = {f"the search's {name}": search[name] for name in search.keys() - FREE}
@@ -136,9 +136,9 @@ class Shared:
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[Claimed | None]:
-        """Yields a trial that no living process has, while this one holds its lock.
+        """Yields a trial that no living process has, while holding its lock.
 
-        It is one that was killed, or else a new one; None if there are enough.
+        It is a killed trial or else a new one; None if there are enough.
         """
         with contextlib.ExitStack() as held:
             with self.alone:
@@ -146,14 +146,14 @@ class Shared:
             yield trial
 
     def killed(self, held: contextlib.ExitStack) -> Claimed | None:
-        """A trial that ended with its process; its run continues."""
+        """A trial that ended with its process; its run resumes."""
         study = self.storage.get_study_id_from_name(self.method.name)
         for frozen in self.of_state(TrialState.RUNNING):
             number = frozen.number
             trial = self.storage.get_trial_id_from_study_id_trial_number(study, number)
             with contextlib.suppress(filelock.Timeout), contextlib.ExitStack() as lock:
                 lock.enter_context(self.lock(number))
-                # The process that had it may have ended it just before.
+                # Its process may have finished it just before.
                 if self.storage.get_trial(trial).state == TrialState.RUNNING:
                     held.push(lock.pop_all())
                     self.study.sampler = self.make_sampler(number)
@@ -161,7 +161,7 @@ class Shared:
         return None
 
     def new(self, held: contextlib.ExitStack) -> Claimed | None:
-        """The next of a grid's, or one of the sampler's."""
+        """The next trial of a grid, or a new one from the sampler."""
         states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
         if TrialState.WAITING not in states and len(states) >= self.trials:
             return None
@@ -185,7 +185,7 @@ class Shared:
         return filelock.FileLock(f"{self.path(number)}.lock", timeout=0)
 
     def make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler of a trial, whatever process draws it; alike for all methods."""
+        """The sampler of a trial, independent of process and method."""
         if self.search.sampler == "tpe":
             return optuna.samplers.TPESampler(seed=entropy(self.search.seed, number))
         return random_sampler(self.search.seed, number)
@@ -195,13 +195,13 @@ def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
     """The studies of all methods, in the database of the search's folder.
 
     Raises:
-      ValueError: if the folder holds another search, or something else.
+      ValueError: if the folder holds another search or other files.
     """
     folder = search.output
     folder.mkdir(parents=True, exist_ok=True)
     found = {path.name for path in folder.iterdir()} - {"search.lock"}
     if found and "search.db" not in found:
-        raise ValueError(f"--output {folder} holds something else than a search")
+        raise ValueError(f"--output {folder} holds something other than a search")
     alone = filelock.FileLock(folder / "search.lock")
     with alone:
         storage = open_storage(folder / "search.db")
@@ -225,14 +225,14 @@ def entropy(seed: int, number: int) -> int:
 
 
 def parameters(studies: list[Shared]) -> dict[str, Distribution]:
-    """All that one of the methods searches, in the order in which it was asked for."""
+    """All parameters that a method searches, in the order of `--space`."""
     order = parse(studies[0].search.space)
     found = {name: it for shared in studies for name, it in shared.method.space.items()}
     return {name: found[name] for name in order if name in found}
 
 
 def open_storage(database: Path) -> optuna.storages.RDBStorage:
-    """The database, made if it isn't there.
+    """The database, created if it doesn't exist.
 
     Raises:
       ValueError: if the file is something else.
@@ -247,7 +247,7 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
 
 
 def make_pruner(search: Search, method: Method) -> optuna.pruners.BasePruner:
-    """Compares by epoch, once the learning rate has had time to tell."""
+    """Compares by epoch, once the learning rate has had time to take effect."""
     if not search.prune:
         return optuna.pruners.NopPruner()
     warmup = math.ceil(method.config.epochs / 3)

@@ -1,4 +1,4 @@
-"""A trial: a run of the image trainer, and what the study hears of it."""
+"""A trial: a run of the image trainer, and its reports to the study."""
 
 import dataclasses
 import gc
@@ -14,11 +14,11 @@ from examples.trainer import runs
 
 
 def attempt(shared: Shared, claimed: Claimed, dataset: Any) -> None:
-    """Trains; ends the trial as complete, as pruned, or as failed with its reason.
+    """Trains; marks the trial as complete, pruned, or failed with its reason.
 
     Raises:
-      OSError: if the disk fails, which is no fault of the trial.
-      runs.Stopped: if a signal asked for it. Either way the trial can be resumed.
+      OSError: if the disk fails, which isn't the trial's fault.
+      runs.Stopped: if a signal asked for it. Either way, the trial can be resumed.
     """
     study, trial = shared.study, claimed.trial
     try:
@@ -27,17 +27,17 @@ def attempt(shared: Shared, claimed: Claimed, dataset: Any) -> None:
         study.tell(trial, state=TrialState.PRUNED)
     except (OSError, runs.Stopped):
         raise
-    except Exception as error:  # whatever values of the search make JAX or Optax raise
+    except Exception as error:  # searched values may make JAX or Optax raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, score)
-    gc.collect()  # the data on the device, which the next trial brings again
+    gc.collect()  # the data on the device, which the next trial loads again
 
 
 def train(shared: Shared, claimed: Claimed, dataset: Any) -> float:
-    """The validation accuracy after the last epoch; the study hears of each.
+    """The validation accuracy after the last epoch; reports each epoch to the study.
 
     Raises:
       optuna.TrialPruned: if the trial is hopeless.

@@ -1,10 +1,10 @@
-"""Checkpoints that no kill can halve, and in which no flipped bit goes unnoticed.
+"""Atomic checkpoints, whose checksums reveal any flipped bit.
 
-Orbax writes a state in the background, into a folder `partial-STEP`. Once all of it is
-there, the SHA-256 of every file is added, and the folder gets its name, STEP. So what
-has a number was whole once, and its checksums say whether it still is.
+Orbax writes a state in the background, into a folder `partial-STEP`. When all of it is
+written, the SHA-256 of every file is added, and the folder is renamed to STEP. So a
+folder with a number was once complete, and its checksums tell whether it still is.
 
-Older checkpoints are deleted when the loss from a newer one has been seen to be finite.
+Older checkpoints are deleted after training from a newer one has given a finite loss.
 """
 
 from concurrent.futures import Future
@@ -46,11 +46,11 @@ class Checkpoints:
     """The checkpoints in a folder that no other process uses."""
 
     def __init__(self, folder: Path, keep: int):
-        """Deletes what a killed process has left half written.
+        """Deletes unfinished checkpoints of a killed process.
 
         Args:
           folder: of the checkpoints.
-          keep: number of those to keep.
+          keep: number of checkpoints to keep.
         """
         self.folder, self.keep = folder.absolute(), keep
         self.unproven: int | None = None
@@ -63,11 +63,11 @@ class Checkpoints:
                 shutil.rmtree(partial)
 
     def __enter__(self) -> "Checkpoints":
-        """Nothing is written yet."""
+        """Writes nothing yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Finishes what was begun."""
+        """Finishes the checkpoint in progress."""
         try:
             self.wait()
         finally:
@@ -75,7 +75,7 @@ class Checkpoints:
             self.orbax.close()
 
     def steps(self) -> list[int]:
-        """Of the checkpoints, the newest first."""
+        """Steps of the checkpoints, the newest first."""
         names = [path.name for path in self.folder.glob("*")]
         return sorted(map(int, filter(str.isdigit, names)), reverse=True)
 
@@ -93,7 +93,7 @@ class Checkpoints:
         self.unproven = step
 
     def _finish(self, step: int, run: str) -> None:
-        """Makes a checkpoint of what Orbax writes."""
+        """Completes a checkpoint that Orbax writes."""
         self.orbax.wait_until_finished()
         if self.writes:
             partial = self.folder / f"partial-{step}"
@@ -162,7 +162,7 @@ class Checkpoints:
         for step in self.steps():
             if intact(self.folder / str(step)):
                 return step
-            folders.put_aside(self.folder / str(step), "an earlier one is looked for")
+            folders.put_aside(self.folder / str(step), "an earlier one is tried")
         if list(self.folder.glob("damaged-*")):
             raise ValueError(
                 f"no checkpoint in {self.folder} is intact; give another --output, or "
@@ -172,7 +172,7 @@ class Checkpoints:
 
 
 def checksums(folder: Path) -> str:
-    """The SHA-256 of each file in a folder, but of the checksums themselves."""
+    """The SHA-256 of each file in a folder, except the checksums' own."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return "".join(
         f"{sha256(path)}  {path.relative_to(folder)}\n"
@@ -196,7 +196,7 @@ def describe(state: Any) -> dict[str, str]:
 
 
 def compare(there: dict[str, str], here: dict[str, str], folder: Path) -> None:
-    """Refuses a state of other leaves, and names the first that differs."""
+    """Refuses a state with other leaves, and names the first that differs."""
     for name in here | there:
         was, wanted = there.get(name, "nothing"), here.get(name, "nothing")
         if was != wanted:

@@ -1,4 +1,4 @@
-"""A program's settings: typed and validated, read from flags, a recipe and a file."""
+"""Typed and validated settings of a program, from flags, a recipe and a file."""
 
 from collections.abc import Collection
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ INT32, FLOAT32 = 2**31 - 1, 3.4028235e38  # the largest numbers that JAX holds
 
 
 class Invalid(Exception):
-    """Settings that can't be used; each line names a flag, and what was wrong."""
+    """Invalid settings; each line names a flag, and what is wrong with it."""
 
 
 class Stopped(Exception):
-    """A signal asked the program to stop; what it has done is saved."""
+    """A signal asked the program to stop; its work is saved."""
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Ends a program with a line in place of a traceback; also a decorator of `main`.
+    """Ends a program with a line instead of a traceback; also decorates `main`.
 
     Raises:
       SystemExit: with what is wrong, or that the program was stopped.
@@ -98,7 +98,7 @@ def _beyond_32_bits(values: Any) -> list[str]:
 
 
 def among(names: Collection[str]) -> pydantic.AfterValidator:
-    """A constraint: one of some names, which are listed when another one is given."""
+    """A constraint: one of some names; the error for any other name lists them."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -109,7 +109,7 @@ def among(names: Collection[str]) -> pydantic.AfterValidator:
 
 
 def describe(error: pydantic.ValidationError) -> str:
-    """A line for each flag: what it must be, and what it was."""
+    """A line for each flag: what it must be, and what was given."""
     found: dict[str, tuple[list[str], Any]] = {}
     for part in error.errors(include_url=False):
         name = str(part["loc"][0]) if part["loc"] else ""
@@ -127,7 +127,7 @@ def describe(error: pydantic.ValidationError) -> str:
 
 
 def flag(name: str) -> str:
-    """As it is typed."""
+    """A setting's name as a flag on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -144,18 +144,18 @@ def parse(
       kind: the settings to read.
       program: name of the module that is run.
       arguments: those of the command line if None.
-      default: values of the flags that aren't given; those of the class if None.
+      default: values of flags that aren't given; those of the class if None.
       description: what `--help` says first; the docstring of the class if None.
 
     Raises:
       Invalid: if a value isn't allowed.
       SystemExit: with tyro's message if a flag is unknown or of another type.
     """
-    import tyro  # here, so that a program without flags doesn't need it
+    import tyro  # here, so that programs without flags don't need it
 
     prog = f"python -m {program}"
     groups: list[Any] = [base for base in kind.__mro__ if base.__bases__ == (Settings,)]
-    # Help is in docstrings alone, which are faster to find than comments.
+    # All help is in docstrings, which are faster to find than comments.
     quick = tyro.conf.HelptextFromCommentsOff
     if len(groups) == 1:
         # Without a default, there may be flags that are required.

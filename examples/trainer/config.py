@@ -22,7 +22,9 @@ from examples.trainer.paths import OutputFolder
 Schedule = Literal["constant", "cosine", "step", "inverse-sqrt"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seeds = Annotated[int, Field(ge=1, le=1000)]
-Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]  # the last of the seeds, too, fits
+Seed = Annotated[
+    int, Field(ge=0, le=2_000_000_000)
+]  # so that the last seed fits as well
 Ascents = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -32,10 +34,11 @@ class Training(Settings):
 
     Attributes:
       epochs: passes over the training examples.
-      batch_size: training examples in a step (of each minibatch, where they are
-        switched), on all devices together.
+      batch_size: training examples in a step (in each minibatch, if they are switched),
+        on all devices together.
       label_smoothing: share of each label spread over all classes.
-      seed: of the initial weights, the order of the examples and their augmentation.
+      seed: seed of the initial weights, the order of the examples and their
+        augmentation.
       seeds: number of runs, with seeds from `seed` upwards.
     """
 
@@ -51,20 +54,20 @@ class Base(Settings):
     """The base optimizer and its learning rate.
 
     Attributes:
-      base: base optimizer, sgd, adam, adamw or another of Optax by name.
-      learning_rate: of the base optimizer, at its peak.
-      schedule: of the learning rate: constant, cosine (to 0), step (every `drop_every`
-        epochs divided by 10) or inverse-sqrt (falling with the square root of the
-        steps after the warm-up).
+      base: base optimizer: sgd, adam, adamw or another Optax optimizer by name.
+      learning_rate: peak learning rate of the base optimizer.
+      schedule: schedule of the learning rate: constant, cosine (to 0), step (divided by
+        10 every `drop_every` epochs) or inverse-sqrt (falling with the square root of
+        the steps after the warm-up).
       drop_every: epochs from one drop of the step schedule to the next.
       warmup: epochs in which the learning rate grows to its peak.
-      anneal: whether the schedule spans all phases, or each of the phases has a
-        schedule of its own, which spans that phase and starts at the peak. The warm-up
-        belongs to the first phase.
-      momentum: of sgd.
+      anneal: whether the schedule spans all phases, or each phase has its own schedule,
+        which starts at the peak and spans that phase. The warm-up belongs to the first
+        phase.
+      momentum: momentum of sgd.
       nesterov: whether sgd's momentum is Nesterov's.
-      betas: β₁ and β₂ of adam and its kin; those of Optax if not given.
-      epsilon: ε of adam and its kin; that of Optax if not given.
+      betas: β₁ and β₂ of adam and its variants; Optax's defaults if not given.
+      epsilon: ε of adam and its variants; Optax's default if not given.
       weight_decay: factor of the parameters that sgd and adam add to the gradient, and
         that adamw and other optimizers with such an argument subtract.
     """
@@ -87,31 +90,30 @@ class Optimizer(Settings):
     """The sharpness-aware optimizer around the base.
 
     Attributes:
-      optimizer: what wraps the base optimizer: sam, asam, multistep_sam,
-        multistep_asam, lookbehind_sam, lookbehind_asam, gsam, wsam or friendly_sam;
-        random_sam, which steps in a random direction, as a control; or base for
-        nothing.
+      optimizer: optimizer around the base: sam, asam, multistep_sam, multistep_asam,
+        lookbehind_sam, lookbehind_asam, gsam, wsam or friendly_sam; random_sam, a
+        control that climbs in a random direction; or base for the base alone.
       rho: ρ, radius of an ascent step; the optimizer's default if not given.
       k: number of ascent steps; the optimizer's default if not given.
-      alpha: α of Lookbehind, step of the slow weights: a number, adaptive or
-        adaptive-per-tensor; or of GSAM: a number. The optimizer's default if not given.
+      alpha: α of Lookbehind (step of the slow weights): a number, adaptive or
+        adaptive-per-tensor. α of GSAM: a number. The optimizer's default if not given.
       eta: η of ASAM; its default if not given.
       gamma: γ of WSAM, weight of the sharpness; its default if not given.
-      sigma: σ of Friendly SAM, share of the average gradient that the ascent leaves
-        out; its default if not given.
+      sigma: σ of Friendly SAM, share of the average gradient that the ascent omits; its
+        default if not given.
       decay: λ of Friendly SAM, decay of the average; its default if not given.
       average: whether multistep optimizers descend along the mean of the gradients.
-      pullback: what a step of Lookbehind's slow weights does to the momentum and
-        moments of the base: none, pullback (by α, with the weights) or reset.
-      lookahead: steps between synchronisations of a Lookahead around it all; 0 for
-        none.
+      pullback: how a step of Lookbehind's slow weights changes the momentum and moments
+        of the base: none, pullback (by α, with the weights) or reset.
+      lookahead: steps between synchronisations of a Lookahead around the optimizer; 0
+        for no Lookahead.
       lookahead_alpha: step of Lookahead's slow weights.
       m: size of the groups of m-SAM; by default the batch is one group.
-      switch_minibatches: whether each inner step has a minibatch of its own.
-      reuse_gradients: whether an ascent of Lookbehind reuses the gradient before it;
-        without, a step takes 2k gradients.
-      phases: optimizers one after the other, in place of `optimizer`. Two of them are
-        'base until 0.8' 'sam until 1', where the numbers are shares of all steps.
+      switch_minibatches: whether each inner step has its own minibatch.
+      reuse_gradients: whether an ascent of Lookbehind reuses the previous gradient; if
+        not, a step takes 2k gradients.
+      phases: optimizers one after the other, in place of `optimizer`, as in 'base until
+        0.8' 'sam until 1', where the numbers are shares of all steps.
     """
 
     optimizer: str = "lookbehind_sam"
@@ -134,15 +136,15 @@ class Optimizer(Settings):
 
 @settings
 class Devices(Settings):
-    """Where it is computed, and how precisely.
+    """Devices and precision of the computation.
 
     Attributes:
       micro_batches: parts into which each gradient evaluation splits its batch.
-      precision: of the computation; parameters and optimizer stay in fp32.
-      mesh: all devices, as in data=8, or fsdp=8, or data=2 fsdp=4. They share the
-        batch, and those of fsdp also the parameters and the optimizer's state. The
-        first device alone if not given.
-      distributed: whether this is one process of several, started by Slurm, Open MPI
+      precision: precision of the computation; parameters and optimizer stay in fp32.
+      mesh: all devices, as in data=8, or fsdp=8, or data=2 fsdp=4. All share the batch;
+        those of fsdp also share the parameters and the optimizer's state. Only the
+        first device if not given.
+      distributed: whether this is one of several processes, started by Slurm, Open MPI
         or Kubernetes or on the hosts of a TPU, where JAX finds the others by itself.
     """
 
@@ -154,14 +156,14 @@ class Devices(Settings):
 
 @settings
 class Files(Settings):
-    """What is read and written.
+    """Files to read and write.
 
     Attributes:
       config: JSON file of such values, as a run saves it; flags override it.
-      output: folder of the run. A run that is there already is continued.
+      output: folder of the run. An existing run is resumed.
       save_every: steps from one checkpoint to the next; an epoch by default.
       keep: number of checkpoints to keep.
-      log: where to write logs beside log.jsonl: tensorboard, wandb (Weights & Biases;
+      log: where to write logs besides log.jsonl: tensorboard, wandb (Weights & Biases;
         WANDB_MODE=offline needs no account).
     """
 
@@ -178,12 +180,12 @@ class RunConfig(Training, Base, Optimizer, Devices, Files):
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Of the computation."""
+        """Dtype of the computation."""
         return jnp.dtype({"fp32": "float32", "bf16": "bfloat16"}[self.precision])
 
     @property
     def optimizers(self) -> tuple[str, ...]:
-        """Names of those that train, one after the other."""
+        """Names of the optimizers, in the order in which they train."""
         names = tuple(phase.partition(" until ")[0] for phase in self.phases)
         return names or (self.optimizer,)
 
@@ -193,7 +195,7 @@ class RunConfig(Training, Base, Optimizer, Devices, Files):
         return any(name.startswith("lookbehind") for name in self.optimizers)
 
     def of_recipe(self) -> dict[str, Any]:
-        """What the recipe sets for these optimizers, beside its fixed values."""
+        """Values that the recipe sets by optimizer, besides its fixed values."""
         return {}
 
 
@@ -208,8 +210,8 @@ def parse(
 ) -> Kind:
     """Reads flags; they override the file, and the file the recipe.
 
-    So the defaults that `--help` shows are those of the recipe and the file, for the
-    optimizers that the other flags name.
+    So `--help` shows the defaults of the recipe and the file, for the optimizers that
+    the other flags name.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe")

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and files in it that nothing can halve or lose."""
+"""The folder of a run: its owner, and files that are never half written or lost."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -23,10 +23,10 @@ LOCK = ".lock"
 CONFIG = "config.json"
 PROVENANCE = "provenance.json"
 
-# What a run that was killed at its very start may leave.
+# Files that a run killed at its very start may leave.
 STARTED = {LOCK, PROVENANCE, f"{PROVENANCE}.partial", f"{CONFIG}.partial"}
 
-# What may change from one start of a run to the next.
+# Settings that may change when a run resumes.
 FREE = {
     "config",
     "data_dir",
@@ -45,16 +45,16 @@ FREE = {
 def claimed(
     config: RunConfig, folder: Path, fingerprint: dict[str, str], files: dict[str, str]
 ) -> Iterator[None]:
-    """Holds a folder: a new one, or that of the same run.
+    """Holds a folder: a new one, or the folder of the same run.
 
     Args:
       config: of the run.
       folder: of the run.
       fingerprint: digests of its data, by name.
-      files: what the run keeps beside its configuration, by name.
+      files: texts that the run keeps besides its configuration, by name.
 
     Raises:
-      ValueError: if something else is there, or another process holds it.
+      ValueError: if it holds other files, or another process holds it.
     """
 
     def claim() -> None:
@@ -63,7 +63,7 @@ def claimed(
         if (folder / CONFIG).exists():
             compare_settings(folder, settings)
             compare_origins(folder, origin)
-        else:  # the configuration comes last: where it is, the other is, too
+        else:  # the configuration comes last: if it is there, so is the rest
             write_text(folder / PROVENANCE, as_text(origin))
             write_text(folder / CONFIG, as_text(settings))
         for name, content in files.items():
@@ -103,10 +103,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def check(folder: Path, seeds: int = 1) -> None:
-    """Refuses a folder with anything but a run in it, or but the runs of some seeds.
+    """Refuses a folder with anything in it but a run, or the runs of several seeds.
 
     Raises:
-      ValueError: if it is no folder, holds something else, or is the working directory.
+      ValueError: if it isn't a folder, holds other files, or is the working directory.
     """
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
@@ -129,7 +129,7 @@ def check(folder: Path, seeds: int = 1) -> None:
 
 
 def compare_settings(folder: Path, ours: dict[str, Any]) -> None:
-    """Refuses a run of another configuration, and says in what it differs."""
+    """Refuses a run of another configuration, and says how it differs."""
     theirs = read_json(folder / CONFIG)
     differences = [
         f"  {name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
@@ -144,7 +144,7 @@ def compare_settings(folder: Path, ours: dict[str, Any]) -> None:
 
 
 def compare_origins(folder: Path, ours: dict[str, Any]) -> None:
-    """Refuses a run on other data or in other numbers; says if versions differ."""
+    """Refuses a run on other data or with other numerics; says if versions differ."""
     theirs = read_json(folder / PROVENANCE, ours)
     for name in ours["data"] | theirs["data"]:
         if ours["data"].get(name) != theirs["data"].get(name):
@@ -185,28 +185,28 @@ def read_json(path: Path, names: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def as_text(values: dict[str, Any]) -> str:
-    """JSON for people, without numbers that JSON hasn't."""
+    """Readable JSON, without numbers that JSON doesn't have."""
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a text, whole or not at all."""
+    """Writes a text atomically."""
     write(path, lambda partial: partial.write_text(content))
 
 
 def write(path: Path, content: Callable[[Path], Any]) -> None:
-    """Lets `content` write beside the path, and renames."""
+    """Lets `content` write next to the path, then renames."""
     partial = path.with_name(f"{path.name}.partial")
     content(partial)
     os.replace(partial, path)
 
 
 def put_aside(path: Path, instead: str) -> None:
-    """Gives what is damaged a name that nobody reads, and says so.
+    """Renames something damaged so that nothing reads it, and says so.
 
     Args:
       path: of a file or a folder.
-      instead: what happens now.
+      instead: what happens instead.
     """
     numbers = itertools.count(2)
     aside = path.with_name(f"damaged-{path.name}")

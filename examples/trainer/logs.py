@@ -22,14 +22,14 @@ Record = dict[str, Any]
 
 
 class Log(Protocol):
-    """A destination of records; making one begins it with those of a checkpoint."""
+    """A destination of records, which starts with those of a checkpoint."""
 
     def append(self, record: Record) -> None:
         """Adds an epoch."""
         ...
 
     def close(self) -> None:
-        """Leaves whole files."""
+        """Completes the files."""
         ...
 
 
@@ -42,7 +42,7 @@ def opened(
     Args:
       config: of the run, which says which logs there are.
       folder: of the run.
-      records: with which the logs begin, and no more.
+      records: all that the logs should hold at first.
     """
     with contextlib.ExitStack() as stack:
         logs: list[Log] = []
@@ -66,10 +66,10 @@ class JsonLines:
     """log.jsonl, a line for each epoch."""
 
     def __init__(self, folder: Path, records: list[Record]):
-        """Writes the records; a log that isn't theirs is put aside."""
+        """Writes the records; a log that doesn't match them is put aside."""
         self.path = folder / "log.jsonl"
         if self.path.exists() and not continues(self.path, records):
-            folders.put_aside(self.path, "the log is that of the checkpoint again")
+            folders.put_aside(self.path, "the log is rewritten from the checkpoint")
         folders.write_text(self.path, "".join(map(line, records)))
 
     def append(self, record: Record) -> None:
@@ -121,12 +121,12 @@ class TensorBoard:
         self.events.flush()
 
     def close(self) -> None:
-        """Leaves a whole file."""
+        """Completes the file."""
         self.events.close()
 
 
 class WeightsAndBiases:
-    """A run on Weights & Biases, the same one however often it is continued.
+    """A run on Weights & Biases, the same one however often it resumes.
 
     Its project and all else come from the environment, as in WANDB_PROJECT.
     """
@@ -135,7 +135,7 @@ class WeightsAndBiases:
         """Begins a run, or continues the one that the folder names.
 
         Raises:
-          ValueError: if the package is missing, or the run can't be begun.
+          ValueError: if the package is missing, or the run can't be started.
         """
         try:
             import wandb
@@ -156,7 +156,7 @@ class WeightsAndBiases:
             )
         except wandb.Error as error:
             raise ValueError(
-                f"--log wandb can't begin: {error} WANDB_MODE=offline needs no account"
+                f"--log wandb can't start: {error} WANDB_MODE=offline needs no account"
             ) from error
         folders.write_text(path, identity)
         for record in () if known else records:
@@ -168,5 +168,5 @@ class WeightsAndBiases:
         self.run.log(known, step=int(record["step"]))
 
     def close(self) -> None:
-        """Sends what isn't sent yet."""
+        """Sends the remaining records."""
         self.run.finish()

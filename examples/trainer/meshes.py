@@ -1,4 +1,4 @@
-"""Where arrays lie: on one device, or on a mesh as `--mesh` says."""
+"""Placement of arrays: on one device, or on the mesh of `--mesh`."""
 
 from collections.abc import Callable
 import dataclasses
@@ -20,7 +20,7 @@ AXES = ("data", "fsdp")
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which part of what lies on which device.
+    """Which part of each array is on which device.
 
     Attributes:
       mesh: of the axes "data", which shares the batch, and "fsdp", which shares it too,
@@ -53,7 +53,7 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     def shapes(self, make: Callable[[], Tree]) -> Tree:
-        """Shapes, dtypes and places of what a function makes."""
+        """Shapes, dtypes and places of a function's results."""
 
         def place(leaf):
             split = self.split(leaf)
@@ -62,7 +62,7 @@ class Layout:
         return jax.tree.map(place, jax.eval_shape(make))
 
     def put(self, array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-        """An array that every process has whole, as one of all processes."""
+        """A global array, from a copy that every process has."""
         return jax.make_array_from_callback(
             array.shape, sharding, lambda part: array[part]
         )
@@ -72,7 +72,7 @@ def layout(axes: tuple[str, ...]) -> Layout:
     """The layout that `--mesh` names; without it, the first device.
 
     Raises:
-      ValueError: if the axes are others, or their devices aren't all there are.
+      ValueError: if there are other axes, or they don't use all devices.
     """
     given = " ".join(axes)
     sizes, named = dict.fromkeys(AXES, 1), set()
@@ -95,7 +95,7 @@ def layout(axes: tuple[str, ...]) -> Layout:
         )
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(
-            f"--mesh must be of all {len(devices)} devices, such as "
+            f"--mesh must use all {len(devices)} devices, such as "
             f"data={len(devices)}; got {given!r}"
         )
     grid = np.array(devices).reshape(tuple(sizes.values()))
@@ -103,7 +103,7 @@ def layout(axes: tuple[str, ...]) -> Layout:
 
 
 def join() -> None:
-    """Joins the other processes of this run, whom JAX finds by its environment.
+    """Joins the other processes of this run, which JAX finds by the environment.
 
     Raises:
       ValueError: if nothing says where they are.
@@ -113,18 +113,18 @@ def join() -> None:
     except ValueError as error:
         raise ValueError(
             "--distributed is for processes started by Slurm, Open MPI, Kubernetes or "
-            f"on the hosts of a TPU; JAX finds nothing of these here: {error}"
+            f"on the hosts of a TPU; JAX finds none of these here: {error}"
         ) from error
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-    """What a function returns, called in the first of all processes alone.
+    """The result of a function that only the first process calls.
 
     Args:
       function: returns what JSON holds.
 
     Raises:
-      ValueError: in all processes, if that is what the function raises, or an OSError.
+      ValueError: in all processes, if the function raises one, or an OSError.
     """
     if jax.process_count() == 1:
         return function()

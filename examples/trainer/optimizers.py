@@ -17,7 +17,7 @@ import lookbehind_optax as lb
 def random_sam(
     base: optax.GradientTransformation, rho: float = 0.05, *, seed: int
 ) -> optax.GradientTransformationExtraArgs:
-    """SAM that goes anywhere instead of uphill: the control of every climb."""
+    """SAM in a random direction instead of uphill: the control for every climb."""
     direction = lb.random_direction(jax.random.key(seed))
     return lb.sharpness_aware(base, direction, lb.last_descent(), rho)
 
@@ -34,9 +34,9 @@ MEMBERS: dict[str, Any] = {
     "friendly_sam": lb.friendly_sam,
     "random_sam": random_sam,
 }
-# Whose direction has a state, which the other optimizers don't.
+# Unlike the others, their direction has a state.
 STATEFUL = ("friendly_sam", "random_sam")
-# What an optimizer gets if its signature has it, and what the flag is where not given.
+# Options that an optimizer gets if its signature has them, and the flags' defaults.
 OPTIONS: dict[str, Any] = {
     "rho": None,
     "k": None,
@@ -86,7 +86,7 @@ def make_schedule(config: RunConfig, steps_per_epoch: int) -> optax.Schedule:
                 f"got {len(ends)} and {config.schedule}"
             )
     if config.schedule == "inverse-sqrt" and warmup == 0:
-        raise ValueError("--schedule inverse-sqrt needs a --warmup of some steps")
+        raise ValueError("--schedule inverse-sqrt needs a --warmup of one step or more")
     if warmup > ends[0]:
         within = "--epochs" if ends == [steps] else "the first of --phases"
         raise ValueError(
@@ -147,10 +147,10 @@ def make_base(
     if config.epsilon is not None:
         options["eps"] = config.epsilon
     if not options.keys() <= parameters.keys():
-        raise ValueError(f"--betas and --epsilon are for other optimizers than {name}")
+        raise ValueError(f"--betas and --epsilon don't apply to {name}")
     if config.nesterov and (name != "sgd" or not config.momentum):
         raise ValueError(
-            f"--nesterov is for --base sgd with --momentum; got {name} with "
+            f"--nesterov needs --base sgd with --momentum; got {name} with "
             f"{config.momentum:g}"
         )
     if name == "sgd":
@@ -204,7 +204,7 @@ def options_of(name: str) -> set[str]:
 
 
 def given(config: RunConfig) -> dict[str, Any]:
-    """Options of the optimizers that aren't left at their defaults."""
+    """Options of the optimizers that differ from their defaults."""
     return {
         option: getattr(config, option)
         for option, default in OPTIONS.items()
@@ -240,9 +240,9 @@ def stretches(config: RunConfig) -> list[tuple[str, float]]:
 def make_phases(
     config: RunConfig, base: optax.GradientTransformation, steps_per_epoch: int
 ) -> list[Phase]:
-    """What trains, and until which step; one phase unless `phases` has more."""
+    """The phases, with their last steps; a single one unless `phases` is given."""
     steps = config.epochs * steps_per_epoch
-    # Phases of one optimizer share it, and so the step that is compiled for it.
+    # Phases of one optimizer share it, and so share its compiled step.
     parts = stretches(config)
     members = {name: make_member(name, config, base) for name, _ in parts}
     phases = []
@@ -262,14 +262,12 @@ def make_phases(
 
 
 def check_options(config: RunConfig) -> None:
-    """Refuses what none of the optimizers would use."""
+    """Refuses options that none of the optimizers would use."""
     names = config.optimizers
     known = set().union(*map(options_of, names))
     for option in given(config):
         if option not in known:
-            raise ValueError(
-                f"{flag(option)} is for other optimizers than {', '.join(names)}"
-            )
+            raise ValueError(f"{flag(option)} doesn't apply to {', '.join(names)}")
     if config.phases and config.optimizer != RunConfig.optimizer:
         raise ValueError(
             f"--phases take the place of --optimizer; got both, {config.optimizer} and "
@@ -278,8 +276,8 @@ def check_options(config: RunConfig) -> None:
     for name in STATEFUL:
         if name in names and not {name, "base"}.issuperset(names):
             raise ValueError(
-                f"--phases can have {name} beside base alone, since its direction has "
+                f"--phases can combine {name} only with base, since its direction has "
                 f"a state; got {', '.join(names)}"
             )
     if config.lookahead == 0 and config.lookahead_alpha != RunConfig.lookahead_alpha:
-        raise ValueError("--lookahead-alpha is for a --lookahead of some steps")
+        raise ValueError("--lookahead-alpha needs a --lookahead of one step or more")

@@ -1,4 +1,4 @@
-"""Paths as flags: what is to be read is there, and what is to be written can be."""
+"""Paths as flags: inputs must exist, and outputs must be writable."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def _readable_file(path: Path) -> Path:
 
 
 def _data_folder(path: Path) -> Path:
-    # One that is there need not be writable: datasets may be there already.
+    # An existing one need not be writable: datasets may be there already.
     if path.is_dir() and os.access(path, os.R_OK | os.X_OK):
         return path
     return _output_folder(path)

@@ -1,4 +1,4 @@
-"""The steps of a training: of phases that share one state, jitted, or scanned."""
+"""The steps of a training: phases that share one state, jitted or scanned."""
 
 from collections.abc import Callable
 import functools
@@ -32,7 +32,7 @@ class Phased:
       examples_per_step: number of examples that a step takes.
       steps: number of steps.
       steps_per_epoch: number of steps in an epoch.
-      phases: what trains, and until which step.
+      phases: the optimizers, and the step at which each ends.
       schedule: the learning rate at a step.
       shapes: of the state's arrays, with their places.
       places: of the state's arrays.
@@ -64,7 +64,7 @@ class Phased:
                 )
             self.batch = (*ks, config.batch_size)
         self.examples_per_step = math.prod(self.batch)
-        # Of this training, so that its programs go with it.
+        # Belongs to this training, so that its programs are freed with it.
         self.train_step = functools.cache(self.make_step)
         self.scan = functools.cache(self.make_scan)
 
@@ -105,15 +105,15 @@ class Phased:
         raise NotImplementedError
 
     def conclude(self, state: Any) -> dict[str, float]:
-        """What is measured once, when all is trained."""
+        """Final measurements, after the training."""
         return {}
 
     def advance(self, state: Any, start: int, stop: int) -> Any:
-        """Takes the steps from `start` to `stop`, which are of one epoch."""
+        """Takes the steps from `start` to `stop`, within one epoch."""
         while start < stop:
             phase = next(phase for phase in self.phases if start < phase.until)
             end = min(stop, phase.until)
-            phase = phase._replace(until=0)  # which no step depends on
+            phase = phase._replace(until=0)  # no step depends on it
             if self.scans:
                 batches = self.feed.stacked(start, end)
                 state = self.scan(phase)(state, self.feed.arrays, batches)
@@ -131,7 +131,7 @@ class Phased:
         )
 
     def make_scan(self, phase: Phase) -> Callable[..., Any]:
-        """Steps of a phase, without a word between device and host."""
+        """Steps of a phase, without communication between device and host."""
         step = self.pure_step(phase)
 
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=self.places)
@@ -144,7 +144,7 @@ class Phased:
         return scan
 
     def update(self, phase: Phase, loss_fn: Callable[..., Any]) -> Callable[..., Any]:
-        """The library's step on a loss, as the configuration wants it."""
+        """The library's step on a loss, as configured."""
         config = self.config
         return lb.make_step(
             loss_fn,
@@ -157,7 +157,7 @@ class Phased:
         )
 
     def add(self, state: Any, out: lb.StepOutput) -> dict[str, jax.Array]:
-        """The sums of this epoch, with what one more step saw."""
+        """The sums of this epoch, with the metrics of one more step."""
         seen = {
             "loss": out.loss,
             "accuracy": out.aux["accuracy"],
@@ -173,7 +173,7 @@ class Phased:
 
     @functools.cached_property
     def slow_weights(self) -> Callable[[Any], Any]:
-        """What is evaluated; other than the parameters under a Lookahead."""
+        """The weights to evaluate; under a Lookahead, they aren't the parameters."""
         return jax.jit(lambda state: lb.eval_params(state.opt_state, state.params))
 
 
@@ -193,5 +193,5 @@ def check_parts(config: RunConfig) -> None:
 
 
 def no_sums() -> dict[str, jax.Array]:
-    """What `add` begins with."""
+    """The sums that `add` starts with."""
     return dict.fromkeys(SEEN, jnp.float32(0.0))

@@ -15,8 +15,7 @@ COLORS = {
     "wrong labels": "#009E73",
 }
 
-# The records' names of the curves in each panel; those that a run doesn't have are left
-# out.
+# The records' names for the curves in each panel; a run's missing ones are left out.
 IMAGES = {
     "loss": ("loss", "valid_loss", "test_loss"),
     "error (%)": ("accuracy", "valid_accuracy", "test_accuracy", "flipped_accuracy"),
@@ -71,6 +70,6 @@ def plot_runs(
 
 
 def set_of(name: str) -> str:
-    """Which examples a record's name is about."""
+    """The examples that a record's name refers to."""
     sets = {"test": "test", "valid": "validation", "flipped": "wrong labels"}
     return sets.get(name.partition("_")[0], "training")

@@ -1,4 +1,4 @@
-"""What measured numbers depend on, to be saved with them."""
+"""What measured numbers depend on, to save with them."""
 
 import hashlib
 import importlib.metadata
@@ -23,7 +23,7 @@ def provenance() -> dict[str, object]:
 
 
 def revision() -> str:
-    """Of this code; "unknown" where there is no Git, or no repository."""
+    """Revision of this code; "unknown" without Git or a repository."""
     if shutil.which("git") is None:
         return "unknown"
     git = subprocess.run(
@@ -37,17 +37,17 @@ def revision() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that compute."""
+    """Versions of the libraries that compute."""
     return {name: importlib.metadata.version(name) for name in ("jax", "optax", "flax")}
 
 
 def origin() -> dict[str, object]:
-    """What a run that is continued should have been begun with."""
+    """Versions and numerics, which should be the same when a run resumes."""
     numerics = {name: getattr(jax.config, name) for name in NUMERICS}
     return {"versions": versions(), "numerics": numerics}
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content."""
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A run from its start, or from where it stands, to its end: loop, signals, summary."""
+"""A run from its start or last checkpoint to its end: loop, signals, summary."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Training(Protocol):
     """What a run does: pure functions of a state, which is a tree of arrays.
 
     Two more attributes are optional. `fingerprint` maps names of the data to digests:
-    a run whose data changed isn't continued. `files` maps names to texts that the run
+    a run whose data changed isn't resumed. `files` maps names to texts that the run
     keeps in its folder.
 
     Attributes:
@@ -44,8 +44,8 @@ class Training(Protocol):
       steps_per_epoch: number of steps in an epoch.
       examples_per_step: number of examples that a step takes.
       unit: what an example is, such as "images".
-      goal: the name in `evaluate` of what should be large.
-      phases: what trains, and until which step.
+      goal: the name in `evaluate` of the metric to maximize.
+      phases: the optimizers, and the step at which each ends.
       schedule: the learning rate at a step.
       shapes: of the state, with their places.
       scans: whether several steps are one call.
@@ -66,20 +66,20 @@ class Training(Protocol):
         ...
 
     def advance(self, state: Any, start: int, stop: int) -> Any:
-        """Takes the steps from `start` to `stop`, which are of one epoch."""
+        """Takes the steps from `start` to `stop`, within one epoch."""
         ...
 
     def evaluate(self, state: Any) -> dict[str, float]:
-        """What the slow weights achieve, in finite numbers if they are finite."""
+        """Metrics of the slow weights, finite if the weights are."""
         ...
 
     def conclude(self, state: Any) -> dict[str, float]:
-        """What is measured once, when all is trained; for the summary."""
+        """Final measurements for the summary, after the training."""
         ...
 
 
 class Diverged(FloatingPointError):
-    """The loss isn't finite any more; the last good checkpoint is kept."""
+    """The loss is no longer finite; the last good checkpoint is kept."""
 
 
 def main(
@@ -116,14 +116,14 @@ def run(
     folder: Path,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> dict[str, Any]:
-    """Trains in `folder`, from where a run there stands, and returns its summary.
+    """Trains in `folder`, resuming a run there, and returns its summary.
 
     Args:
       config: of the run.
       training: what it does.
       folder: of the run.
-      on_record: gets the record of each epoch that is trained here; what it raises ends
-        the run.
+      on_record: gets the record of each epoch that is trained now; an exception from it
+        ends the run.
     """
     fingerprint = getattr(training, "fingerprint", {})
     files = getattr(training, "files", {})
@@ -135,7 +135,7 @@ def run(
     ):
         saved = checkpoints.restore(training.shapes)
         ended = saved is None or int(saved.state.step) == training.steps
-        if ended and summary.exists():  # it stays as it was when it ended
+        if ended and summary.exists():  # a finished run isn't changed
             goals = (f"final_{training.goal}", f"best_{training.goal}")
             return folders.read_json(summary, goals)
         if saved is None:
@@ -173,7 +173,7 @@ def final_state(training: Training, folder: Path) -> Any:
 
 
 class Loop:
-    """The steps of a run, and what is logged and saved between them."""
+    """The steps of a run, with the logging and saving between them."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Loop:
         log: Callable[[Record], None],
         name: str,
     ):
-        """Nothing is computed yet.
+        """Computes nothing yet.
 
         Args:
           training: what to do.
@@ -231,7 +231,7 @@ class Loop:
         return (start // length + 1) * length
 
     def progress(self, step: int) -> tqdm:
-        """A bar that stands at a step."""
+        """A progress bar at a given step."""
         each = self.training.examples_per_step
         return tqdm(
             total=self.training.steps * each,
@@ -243,7 +243,7 @@ class Loop:
         )
 
     def means(self, state: Any, step: int) -> dict[str, float]:
-        """Of what the steps of this epoch saw.
+        """Means of the metrics over the steps of this epoch.
 
         Raises:
           Diverged: if the loss isn't finite.
@@ -256,7 +256,7 @@ class Loop:
         return means
 
     def record(self, state: Any, step: int, means: dict[str, float]) -> Record:
-        """What is known at the end of an epoch.
+        """The record at the end of an epoch.
 
         Raises:
           Diverged: if what is evaluated isn't finite.
@@ -284,7 +284,7 @@ class Loop:
         self.checkpoints.save(step, saved)
 
     def diverged(self, what: str, step: int) -> Diverged:
-        """What to raise if training can't continue from a step."""
+        """The error to raise if training can't continue from a step."""
         good = self.checkpoints.reject()
         kept = (
             "there is no good checkpoint"
@@ -313,9 +313,9 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def agree(asked: int, quick: bool) -> tuple[int, bool]:
-    """The same for all processes: a signal that one of them got; whether all are quick.
+    """Agrees among processes on a signal to one of them, and on whether all are quick.
 
-    They have to save and to stop at the same step.
+    They must save and stop at the same step.
     """
     if jax.process_count() == 1:
         return asked, quick
@@ -342,7 +342,7 @@ def interruptions() -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def space(folder: Path) -> Iterator[None]:
-    """Says what to do about a full disk, by whichever library it is found."""
+    """Says what to do about a full disk, whichever library reports it."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -357,7 +357,7 @@ def space(folder: Path) -> Iterator[None]:
 def summarise(
     config: RunConfig, training: Training, saved: Saved, path: Path
 ) -> dict[str, Any]:
-    """What came out, and what it depends on; saved as summary.json."""
+    """The results, and what they depend on; saved as summary.json."""
     before = 0
     gradients = 0
     for phase in training.phases:

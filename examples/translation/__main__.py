@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train(config: TranslationConfig) -> None:
-    """One run for each seed, in a folder of its own where there are several."""
+    """One run for each seed, in separate folders if there are several."""
     if config.train is None or config.valid is None:
         raise ValueError(
             "--train and --valid must each name two files, a source and its translation"
@@ -87,7 +87,7 @@ def finish(
 ) -> list[str]:
     """Translates the test set with the final weights; adds BLEU to the summary.
 
-    The translations are left in the folder, one a line.
+    The translations are saved in the folder, one per line.
     """
     state = runs.final_state(training, folder)
     sentences = training.translations(training.slow_weights(state), test.source)
@@ -104,7 +104,7 @@ def finish(
 
 
 def title(config: TranslationConfig) -> str:
-    """What a run is, in a line."""
+    """A line that describes a run."""
     optimizer = ", ".join(config.phases) or config.optimizer
     layers = f"{config.layers} + {config.layers} layers of width {config.width}"
     return f"{layers}, {optimizer} over {config.base}"
@@ -115,7 +115,7 @@ def report(
     summaries: list[dict[str, Any]],
     logs: list[list[runs.Record]],
 ) -> None:
-    """Says what came out, and draws all seeds together."""
+    """Prints the results, and draws all seeds together."""
     last = summaries[-1]
     print(
         f"{title(config)}: {last['parameters']:,} parameters, "
@@ -144,7 +144,7 @@ def report(
 
 
 def show(sentences: list[str], test: text.Pairs) -> None:
-    """Prints a few translations, from all over the set."""
+    """Prints a few translations, spread over the set."""
     for i in np.linspace(0, len(sentences) - 1, 5, dtype=int)[1:-1]:
         print(f"\nsource       {test.source[i]}")
         print(f"translation  {sentences[i]}")

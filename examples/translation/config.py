@@ -24,14 +24,14 @@ class Texts(Settings):
     """The recipe, the texts and the network.
 
     Attributes:
-      recipe: named defaults for all the rest; their sources are in
+      recipe: named defaults for all other flags; their sources are in
         examples/translation/config.py.
       train: source and target to learn from.
       valid: source and target that are translated after each epoch.
-      test: source and target that are translated in the end.
+      test: source and target that are translated at the end.
       vocabulary: number of subwords, of both languages together.
-      max_length: most subwords in a sentence. Longer pairs aren't trained on, and
-        longer sources are cut.
+      max_length: maximum number of subwords in a sentence. Longer pairs aren't trained
+        on, and longer sources are truncated.
       layers: of the encoder, and as many of the decoder.
       width: of the tokens.
       heads: attention heads.
@@ -56,11 +56,10 @@ class Texts(Settings):
 class TranslationConfig(Texts, RunConfig):
     """Train a Transformer to translate, with any optimizer of this library.
 
-    It learns from a pair of text files and is validated with another: files of one
-    sentence a line, plain or compressed (.gz), line i of the one being the translation
-    of line i of the other. The folder of the run gets its configuration, subwords, log,
-    plots, summary, translations and checkpoints; a run that is there already is
-    continued.
+    It trains on one pair of text files and is validated on another. Files are plain or
+    compressed (.gz), with one sentence per line: line i of one is the translation of
+    line i of the other. The folder of the run gets its configuration, subwords, log,
+    plots, summary, translations and checkpoints; an existing run is resumed.
 
     Two commands:
       python -m examples.translation --train train.de train.en --valid val.de val.en
@@ -96,7 +95,7 @@ TRANSLATION_RECIPES: dict[str, dict[str, Any]] = {
     # Sizes, dropout, smoothing, Adam's β and ε, and the peak of the learning rate,
     # which is 1/√(512·4000), are those of the base model of Vaswani et al. 2017,
     # Table 3 and Section 5. They warm up over 4000 steps, which is about 6 epochs of
-    # 160,000 pairs; tell --warmup for texts of other sizes.
+    # 160,000 pairs; set --warmup for texts of other sizes.
     "paper": {
         "vocabulary": 10_000,
         "max_length": 128,

@@ -1,9 +1,9 @@
 """Pairs of texts: read, cut into subwords, and made arrays of one length.
 
-A pair of files holds one sentence a line, line i of the one being the translation of
-line i of the other; files that end in .gz are decompressed. Both languages share one
+A pair of files holds one sentence per line, line i of one being the translation of line
+i of the other; files that end in .gz are decompressed. Both languages share one
 vocabulary of subwords: byte pair encoding (Sennrich et al. 2016) of UTF-8's bytes, so
-that no text is unknown and every one comes back as it was.
+no text is unknown, and every text is recovered exactly.
 """
 
 import gzip
@@ -18,8 +18,8 @@ from tokenizers import pre_tokenizers
 from tokenizers import Tokenizer
 from tokenizers import trainers
 
-# Marks that no text can contain: they have no subwords in the tokenizer, whose numbers
-# begin after them.
+# Marks that no text can contain: the tokenizer has no subwords for them, and its
+# numbers begin after them.
 PAD, START, END = range(3)
 MARKS = 3
 BYTES = 256
@@ -41,17 +41,17 @@ def read(flag: str, paths: tuple[Path, Path]) -> Pairs:
     """Reads a pair of files.
 
     Args:
-      flag: that names them, for errors.
+      flag: the flag that names them, for errors.
       paths: of source and target.
 
     Raises:
       OSError: if a file can't be read.
-      ValueError: if a file is no text or empty, or they differ in length.
+      ValueError: if a file isn't text or is empty, or they differ in length.
     """
     source, target = (_read_lines(flag, path) for path in paths)
     if len(source) != len(target):
         raise ValueError(
-            f"{flag} must name two files of as many lines; {paths[0]} has "
+            f"{flag} must name two files with equally many lines; {paths[0]} has "
             f"{len(source):,} and {paths[1]} has {len(target):,}"
         )
     return Pairs(source, target)
@@ -82,8 +82,8 @@ def learn(pairs: Pairs, vocabulary: int) -> Tokenizer:
 
     Args:
       pairs: the training text.
-      vocabulary: number of subwords and marks. There will be fewer if the text hasn't
-        as many pairs that occur twice.
+      vocabulary: number of subwords and marks. There will be fewer if the text has too
+        few pairs that occur twice.
 
     Raises:
       ValueError: if the vocabulary is too small for the bytes.
@@ -95,7 +95,7 @@ def learn(pairs: Pairs, vocabulary: int) -> Tokenizer:
             f"and a subword; got {vocabulary}"
         )
     tokenizer = Tokenizer(models.BPE())
-    # The space belongs to the word behind it, also at the beginning of a sentence.
+    # A space belongs to the word after it, also at the beginning of a sentence.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -131,12 +131,12 @@ def size(tokenizer: Tokenizer) -> int:
 def encode(
     tokenizer: Tokenizer, sentences: list[str], length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sentences as numbers, each with an `END` and filled up with `PAD`.
+    """Sentences as numbers, each with an `END` and padded with `PAD`.
 
     Args:
       tokenizer: of the subwords.
       sentences: n of them.
-      length: of the arrays. What is longer is cut, and has its `END`, too.
+      length: of the arrays. Longer sentences are cut, but keep their `END`.
 
     Returns:
       int32 numbers (n, length), and how long the sentences were (n,), with `END`.
@@ -167,7 +167,7 @@ def encode_pairs(
     Args:
       tokenizer: of the subwords.
       pairs: sentences and their translations.
-      length: most subwords in a sentence, with the `END`.
+      length: maximum number of subwords in a sentence, including the `END`.
 
     Returns:
       int32 numbers (n, length) of sources and of targets.

@@ -24,13 +24,13 @@ from examples.translation.transformer import translate
 
 
 class State(NamedTuple):
-    """All that a run needs to resume, and so what a checkpoint holds.
+    """All that a run needs to resume: the content of a checkpoint.
 
     Attributes:
       step: steps taken.
-      params: parameters; the slow weights, save under a Lookahead.
+      params: parameters; the slow weights, except under a Lookahead.
       opt_state: state of the optimizer, of one structure for all phases.
-      sums: of what the steps of this epoch saw; by name.
+      sums: of the metrics of this epoch's steps, by name.
     """
 
     step: jax.Array
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 class Translation(Phased):
-    """A run as its configuration says; pure functions of the `State`.
+    """The run of a configuration, as pure functions of the `State`.
 
     Attributes:
       files: what the run keeps in its folder, by name.
@@ -65,8 +65,8 @@ class Translation(Phased):
         self.files: dict[str, str] = {}
         self.fingerprint: dict[str, str] = {}
         self.tokenizer, self.valid = tokenizer, valid
-        # All of one length: a single program, and no more than its share of time is
-        # lost on short sentences if the longest ones are left out.
+        # All of one length, for a single program. Little time is lost on short
+        # sentences if the longest ones are left out.
         pairs = text.encode_pairs(tokenizer, train, config.max_length)
         self.kept = len(pairs[0])
         self.plan(self.kept)
@@ -147,11 +147,11 @@ class Translation(Phased):
         return {"valid_loss": float(sums[0] / sums[1]), "valid_bleu": bleu}
 
     def bleu(self, translations: list[str], pairs: text.Pairs) -> float:
-        """Of whole texts, against the targets of pairs."""
+        """BLEU of whole texts, against the targets of pairs."""
         return self.metric.corpus_score(translations, [pairs.target]).score
 
     def translations(self, params: Any, sentences: list[str]) -> list[str]:
-        """Of any sentences, by given parameters."""
+        """Translations of any sentences, by given parameters."""
         tokens = [
             np.asarray(self.translate_batch(params, source))
             for (source,) in self.batches(sentences)

@@ -19,7 +19,7 @@ class Layer(nn.Module):
       heads: attention heads.
       hidden: width inside the feed-forward network.
       dropout: rate, on what each part adds.
-      cached: whether tokens come one by one, and earlier ones are kept.
+      cached: whether tokens arrive one by one, and earlier ones are kept.
       dtype: of the computation.
     """
 
@@ -40,9 +40,9 @@ class Layer(nn.Module):
         train: bool,
     ) -> Any:
         """Tokens (batch, length, width) from tokens of that shape."""
-        # Normalised before each part, not after as by Vaswani et al.: so the gradients
-        # are of one size in all layers from the start (Xiong et al. 2020), and neither
-        # a short warm-up nor a perturbation of the weights upsets them.
+        # Normalised before each part, not after it as in Vaswani et al. Gradients then
+        # have one size in all layers from the start (Xiong et al. 2020), and neither a
+        # short warm-up nor a perturbation of the weights upsets them.
         norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         dense = functools.partial(
             nn.Dense, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype
@@ -111,10 +111,10 @@ class EncoderDecoder(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, source: jax.Array, target: jax.Array, *, train: bool) -> Any:
-        """Logits of each token of a target that is known.
+        """Logits of each token of a known target.
 
         Args:
-          source: tokens (batch, source length), filled up with `PAD`.
+          source: tokens (batch, source length), padded with `PAD`.
           target: tokens (batch, target length).
           train: whether to drop out.
 
@@ -142,7 +142,7 @@ class EncoderDecoder(nn.Module):
         *,
         train: bool = False,
     ) -> Any:
-        """Logits of the token behind each of those before.
+        """Logits of the token after each of the given ones.
 
         Args:
           before: tokens (batch, length); one for each sentence if `cached`.
@@ -154,7 +154,7 @@ class EncoderDecoder(nn.Module):
         Returns:
           Logits (batch, length, vocabulary), float32.
         """
-        # A padded token of the target needs no mask: only others behind it see it.
+        # A padded target token needs no mask: only padding after it attends to it.
         mask = None if self.cached else nn.make_causal_mask(before, dtype=bool)
         x = self.embed(before, position, train=train)
         for layer in self.decoder:
@@ -196,16 +196,16 @@ def sinusoids(positions: jax.Array, width: int) -> jax.Array:
 def translate(
     model: EncoderDecoder, params: Any, source: jax.Array, length: int
 ) -> jax.Array:
-    """Translates greedily: every token is the likeliest one after those before it.
+    """Translates greedily: each token is the most likely one after the previous ones.
 
     Args:
       model: the network, not `cached`.
       params: its parameters.
       source: tokens (batch, source length).
-      length: most tokens in a translation.
+      length: maximum number of tokens in a translation.
 
     Returns:
-      Tokens (batch, length), with `PAD` behind each `END`.
+      Tokens (batch, length), with `PAD` after each `END`.
     """
     memory: Any = model.apply({"params": params}, source, method="encode")
     one_by_one = model.clone(cached=True)

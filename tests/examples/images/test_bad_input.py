@@ -357,9 +357,9 @@ def test_weights(write, message, tmp_path, monkeypatch):
         ("nan", "must be a finite number; got nan$"),
         (
             "1e-9",
-            "must be of some of the 1297 training images, not of none; got 1e-09$",
+            "must cover some of the 1297 training images, not none; got 1e-09$",
         ),
-        ("0.9999", "must be of some of the 1297 .* not of all; got 0.9999$"),
+        ("0.9999", "must cover some of the 1297 .* not all; got 0.9999$"),
     ],
 )
 def test_shares(flag, value, message):

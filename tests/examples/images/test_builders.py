@@ -70,7 +70,9 @@ def test_unknown_name():
         data.load("cifar11")
     with pytest.raises(ValueError, match=r"did you mean .*digits"):
         data.load("digit")
-    with pytest.raises(ValueError, match=r"no dataset zzzzzz\. Your own are folder:"):
+    with pytest.raises(
+        ValueError, match=r"no dataset zzzzzz\. Give your own as folder:"
+    ):
         data.load("zzzzzz")
     with pytest.raises(OSError, match=r"can't open mnist:9\.9\.9"):
         data.load("mnist:9.9.9")
@@ -117,7 +119,9 @@ def fail_with(monkeypatch, error):
 @pytest.mark.usefixtures("tensorflow")
 def test_download_that_fails(tmp_path, monkeypatch):
     fail_with(monkeypatch, ConnectionError("the connection was refused"))
-    with pytest.raises(OSError, match=r"refused\. Start once where there is a network"):
+    with pytest.raises(
+        OSError, match=r"refused\. Start once with a network connection"
+    ):
         data.load("cifar10", tmp_path)
 
 

@@ -138,11 +138,11 @@ def test_streamed_labels_are_not_read_without_need():
 @pytest.mark.parametrize(
     ("noise", "share", "message"),
     [
-        (0.0004, 0.0, "^--label-noise must be of some of the 1000 .*none; got 0.0004$"),
-        (0.9999, 0.0, "^--label-noise must be of some of the 1000 .*all; got 0.9999$"),
-        (0.0, 0.0004, "^--validation must be of some of the 1000 .*none; got 0.0004$"),
-        (0.0, 0.9999, "^--validation must be of some of the 1000 .*all; got 0.9999$"),
-        (0.001, 0.999, "^--label-noise must be of some images that aren't held out"),
+        (0.0004, 0.0, "^--label-noise must cover some of the 1000 .*none; got 0.0004$"),
+        (0.9999, 0.0, "^--label-noise must cover some of the 1000 .*all; got 0.9999$"),
+        (0.0, 0.0004, "^--validation must cover some of the 1000 .*none; got 0.0004$"),
+        (0.0, 0.9999, "^--validation must cover some of the 1000 .*all; got 0.9999$"),
+        (0.001, 0.999, "^--label-noise must change some images that aren't held out"),
     ],
 )
 def test_shares_that_are_of_nothing(noise, share, message):

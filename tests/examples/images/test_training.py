@@ -43,7 +43,7 @@ def train(config, dataset, folder):
     [
         ({"model": "resnet"}, r"^--model must be one of"),
         ({"batch_size": 10**6}, r"^--batch-size is too large"),
-        ({"mesh": ("data=3",)}, r"^--mesh must be of all 8 devices.* got 'data=3'"),
+        ({"mesh": ("data=3",)}, r"^--mesh must use all 8 devices.* got 'data=3'"),
         ({"mesh": ("data",)}, r"^--mesh must look like .* got 'data'"),
         ({"mesh": ("data=8",), "batch_size": 12}, r"^--batch-size must be a multiple"),
         ({"pretrained": __file__}, r"^--pretrained is for ViTs; got --model convnet"),

@@ -334,7 +334,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, quick):
     folder.mkdir()
     (folder / "thesis.tex").touch()
     with pytest.raises(
-        ValueError, match=r"^--output .* holds something else than a search$"
+        ValueError, match=r"^--output .* holds something other than a search$"
     ):
         search(tmp_path, space=SPACE)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
@@ -350,7 +350,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, quick):
         (["--trials", "0"], r"^Error: --trials must be greater than 0; got 0$"),
         (
             ["--sampler", "grid", "--trials", "3"],
-            r"^Error: --trials is for other sampl",
+            r"^Error: --trials doesn't apply to --sampler grid",
         ),
         (
             ["--seed", "-1"],

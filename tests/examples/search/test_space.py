@@ -143,7 +143,7 @@ def test_all_that_is_wrong_has_a_line():
         (
             {"methods": ("base", "sam"), "space": ("gamma=0.5,0.9",)},
             [],
-            r"^--space gamma is for other methods than base, sam$",
+            r"^--space gamma doesn't apply to base, sam$",
         ),
         (
             {"space": ("rho=-1:1",)},

@@ -60,7 +60,7 @@ def test_each_of_60_flipped_bits_is_noticed(whole, tmp_path, capsys):
         line, end = capsys.readouterr().err.split("\n")
         assert line == (
             f"{folder}/12 is damaged: it is kept as damaged-12, and an earlier one is "
-            "looked for"
+            "tried"
         )
         assert not end
         os.rename(folder / "damaged-12", folder / "12")

@@ -141,7 +141,7 @@ def test_wandb_without_an_account_says_what_to_do(tmp_path, monkeypatch):
         raise wandb.errors.UsageError("No API key configured.")
 
     monkeypatch.setattr(wandb, "init", init)
-    with pytest.raises(ValueError, match=r"^--log wandb can't begin: No .*=offline ne"):
+    with pytest.raises(ValueError, match=r"^--log wandb can't start: No .*=offline ne"):
         train(tmp_path, log=("wandb",))
     assert not (tmp_path / "wandb-id").exists()
 
