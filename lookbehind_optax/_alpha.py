@@ -9,10 +9,10 @@ from lookbehind_optax import _precision
 
 @dataclasses.dataclass(frozen=True)
 class AdaptiveAlpha:
-    """Takes the place of a number where α goes; made by `adaptive_alpha`."""
+    """A marker passed as α in place of a number; made by `adaptive_alpha`."""
 
-    # Not callable, and not a number: `optax.inject_hyperparams` would take the one for
-    # a schedule and trace the other.
+    # Neither callable nor a number: `optax.inject_hyperparams` would take a callable
+    # for a schedule, and would trace a number.
     per_tensor: bool
 
 
@@ -23,18 +23,18 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
         \alpha^* = \frac{\cos\theta + 1}{2}, \qquad
         \theta = \angle(u_1,\; f_k - \phi)
 
-    with :math:`u_1` the first update of the fast weights and :math:`f_k - \phi` their
-    whole displacement after k of them. Gradients that keep their direction give
-    :math:`\alpha^* = 1` and the slow weights follow all the way; opposed ones give 0.
-    At k = 1 it is 1, and Lookbehind is SAM.
+    where :math:`u_1` is the first update of the fast weights and :math:`f_k - \phi`
+    their total displacement after k updates. If the gradients keep their direction,
+    :math:`\alpha^*` is 1 and the slow weights follow all the way; if they oppose each
+    other, it is 0. At k = 1 it is always 1, and Lookbehind is SAM.
 
     Args:
-      per_tensor: one angle and one α for each leaf of the parameters, as in the
-        paper's official code, instead of one over all of them, as its text reads. The
-        norms in the cosine are clamped at 1e-8 either way, as in that code.
+      per_tensor: whether each leaf of the parameters has its own angle and α, as in
+        the paper's official code, or all leaves share one, as in the paper's text.
+        Either way, the norms in the cosine are clamped at 1e-8, as in that code.
 
     Returns:
-      A marker that goes where α goes.
+      A marker to pass as α.
 
     Example:
       >>> import lookbehind_optax as lb
@@ -49,7 +49,7 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
 
 
 def aligned(first, displacement, *, per_tensor):
-    """α*: one number, or a tree of them, one for each leaf, with `per_tensor`."""
+    """α*: one number, or with `per_tensor` a tree with one for each leaf."""
 
     def from_angle(u, s):
         return (_precision.cosine(u, s) + 1) / 2

@@ -1,4 +1,4 @@
-"""What a loss function returns beside the loss, and what may be averaged of it."""
+"""The aux that a loss function returns, and which of its values can be averaged."""
 
 import dataclasses
 from typing import Any
@@ -14,12 +14,12 @@ from lookbehind_optax import _precision
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ModelState:
-    """What a forward pass leaves behind in a model, inside the aux of a loss.
+    """The model state that a forward pass updates, wrapped for the aux of a loss.
 
-    Where the batch is split, by `micro_batches`, `m` or an axis, the aux is averaged
-    over the parts, and so must hold floating-point means. Inside of this, other values,
-    such as the counter of Haiku's moving averages or the position of a random stream,
-    are allowed and taken from the first part.
+    If the batch is split, by `micro_batches`, `m` or an axis, the aux is averaged over
+    the parts, so it must hold floating-point means. A `ModelState` may also hold other
+    values, such as the counter of Haiku's moving averages or the position of a random
+    stream; these are taken from the first part.
 
     Attributes:
       value: a tree of arrays.
@@ -42,7 +42,7 @@ class ModelState:
 
 
 def pair(result: Any, has_aux: bool) -> tuple[Any, Any]:
-    """The loss and the aux of what a loss function returned."""
+    """The loss and the aux from what a loss function returned."""
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(
             "with has_aux=True, loss_fn must return a pair (loss, aux); "
@@ -52,7 +52,7 @@ def pair(result: Any, has_aux: bool) -> tuple[Any, Any]:
     aux = result[1] if has_aux else None
     is_real = _precision.is_float(loss) and not jnp.iscomplexobj(loss)
     if not is_real or jnp.shape(loss) != ():
-        advice = " Of losses for each example, return the mean."
+        advice = " If it holds a loss for each example, return their mean."
         if isinstance(loss, (tuple, list)):
             advice = " If it is a pair of a loss and an aux, pass has_aux=True."
         raise TypeError(
@@ -62,7 +62,7 @@ def pair(result: Any, has_aux: bool) -> tuple[Any, Any]:
 
 
 def mean(axis_name, aux):
-    """The aux averaged over the axis, but integers of its first member."""
+    """The aux averaged over the axis; integers come from its first member."""
 
     def merge(x):
         over = _axis.mean if _precision.is_float(x) else _axis.first
@@ -72,10 +72,10 @@ def mean(axis_name, aux):
 
 
 def check_means(aux, of_twice) -> None:
-    """What is averaged over parts of the batch can be a mean over examples.
+    """Checks that an aux to be averaged over parts of the batch can hold means.
 
-    What has another shape once each example is there twice, as in `of_twice()`, holds
-    an entry for each.
+    An array whose shape changes when each example appears twice, as in `of_twice()`,
+    holds an entry for each example.
     """
 
     def is_state(node):
@@ -105,7 +105,7 @@ def check_means(aux, of_twice) -> None:
 
 
 def _summary(tree):
-    """Types and shapes in place of values, which a trace doesn't have."""
+    """Types and shapes instead of values, which a trace doesn't have."""
 
     def summary(x):
         dtype = getattr(x, "dtype", None)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def index(axis_name):
-    """The number of this member of the axis, which must be there."""
+    """The index of this member of the axis, which must be bound."""
     try:
         return jax.lax.axis_index(axis_name)
     except NameError as error:
@@ -18,12 +18,12 @@ def index(axis_name):
 
 
 def mean(axis_name, tree):
-    """The mean over the axis, or the tree itself where there is none."""
+    """The mean over the axis, or the tree itself if there is none."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def first(axis_name, x):
-    """The array of integers, booleans or keys of the first member, on all members."""
+    """The first member's array of integers, booleans or keys, on all members."""
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = first(axis_name, jax.random.key_data(x))
@@ -41,11 +41,11 @@ def everywhere(axis_name, flag):
 
 
 def local(axis_name, tree) -> Any:
-    """The tree as a value of its own on each member of the axis.
+    """The tree as a separate value on each member of the axis.
 
-    Under `shard_map` what varies along an axis has a type of its own. A loop's carry
-    keeps its type, so a climb must start with it; and the gradient at a point that is
-    the same on all members comes summed over them, at a local point it is local.
+    Under `shard_map`, a value that varies along an axis has a different type. A loop's
+    carry keeps its type, so a climb must start with a varying value. Also, the gradient
+    at a point shared by all members is summed over them; at a local point, it is local.
     """
     if axis_name is None:
         return tree

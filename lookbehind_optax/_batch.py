@@ -5,14 +5,14 @@ import jax.numpy as jnp
 
 
 def split(args, leading, m, micro_batches):
-    """The positional arguments with a further axis of groups of m, where there is m.
+    """The positional arguments, with an additional axis of groups if `m` is given.
 
     Args:
-      args: a tree of arrays with examples along the axis `leading`, 0, or 1 behind one
-        of minibatches.
+      args: a tree of arrays with examples along the axis `leading`: 0, or 1 after an
+        axis of minibatches.
       leading: that axis, where the groups will be.
-      m: the size of a group; None for one group without a further axis.
-      micro_batches: into how many parts each group will be split.
+      m: the size of a group; None for one group without an additional axis.
+      micro_batches: the number of parts into which each group will be split.
     """
     args = jax.tree.map(jnp.asarray, args)
     examples = _examples(args, leading)
@@ -28,21 +28,21 @@ def split(args, leading, m, micro_batches):
 
 
 def twice(batch, axis):
-    """The batch with each example there twice; scalars and keys stay as they are."""
+    """The batch with each example twice; scalars and keys are left unchanged."""
     return jax.tree.map(
         lambda x: jnp.concatenate([x, x], axis) if jnp.ndim(x) > axis else x, batch
     )
 
 
 def _examples(batch, leading):
-    """The number of examples, the size of all leaves along axis `leading`."""
+    """The number of examples: the size of every leaf along axis `leading`."""
     wanted = (
         "the batch must consist of arrays with minibatches along the first axis and "
         "examples along the second"
         if leading
         else "the batch must consist of arrays with examples along the leading axis"
     )
-    advice = " Pass by keyword what is the same for all examples."
+    advice = " Pass by keyword any value that is the same for all examples."
     leaves = jax.tree_util.tree_leaves_with_path(batch)
     if not leaves:
         raise ValueError(f"{wanted}; got no positional argument.{advice}")
@@ -51,7 +51,7 @@ def _examples(batch, leading):
         listed = ", ".join(
             f"args{jax.tree_util.keystr(path)}: {x.shape}" for path, x in leaves
         )
-        raise ValueError(f"{wanted}, as many in each; got {listed}.{advice}")
+        raise ValueError(f"{wanted}, the same number in each; got {listed}.{advice}")
     return sizes.pop()[leading]
 
 

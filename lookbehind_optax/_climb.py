@@ -1,4 +1,4 @@
-"""Algorithm 1: a climb along a direction, and a descent that uses its gradients."""
+"""Algorithm 1: a climb along a direction, and a descent with its gradients."""
 
 from typing import Any
 from typing import NamedTuple
@@ -21,20 +21,20 @@ from lookbehind_optax import _trees
 class SharpnessAwareState(NamedTuple):
     """State of every sharpness-aware optimizer, whatever its k, ρ, α or descent.
 
-    Training can therefore continue from the state of one of them with another over the
-    same base optimizer: from SGD (k = 0) to SAM, from SAM to Lookbehind.
+    Training can therefore switch from one of them to another over the same base
+    optimizer and keep the state: from SGD (k = 0) to SAM, from SAM to Lookbehind.
 
     Attributes:
       count: steps (minibatches) taken; int32 scalar.
       base_state: state of the base optimizer.
-      direction_state: state of the direction; without leaves for SAM and ASAM.
-      alpha: α of the last step, averaged over tensors where there is one for each; 1
-        where nothing was interpolated; float32 scalar.
-      grad_norm: norm of the last clean gradient; where `axis_name` is set, the mean of
-        the norms of the local ones; float32 scalar.
-      perturbed_loss: loss at the last perturbed point, where it came with the gradient
-        (from `make_step` or `value_fn`), else the least float32, −3.4e38; where
-        `axis_name` is set, its mean over the axis; float32 scalar.
+      direction_state: state of the direction; it has no leaves for SAM and ASAM.
+      alpha: α of the last step, averaged over tensors if each has its own; 1 if
+        nothing was interpolated; float32 scalar.
+      grad_norm: norm of the last clean gradient; if `axis_name` is set, the mean of
+        the norms of the local gradients; float32 scalar.
+      perturbed_loss: loss at the last perturbed point if it was computed with the
+        gradient (by `make_step` or from `value_fn`), else the lowest float32, −3.4e38;
+        if `axis_name` is set, its mean over the axis; float32 scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -75,7 +75,7 @@ def _algorithm_1(step, loss, direction, state, descent, rho, reuse_gradients):
     def look(i, n, at):  # g ← ∇L_d(p), which is evaluation number n of the step
         value, g = loss.evaluate(at.p, i, n)
         value = at.loss if value is None else value.astype(jnp.float32)
-        # `now`: the descent, mixed into the backward pass, would fragment memory.
+        # `now`: mixing the descent into the backward pass would fragment memory.
         return at._replace(g=_loop.now(_precision.cast_like(g, step.grads)), loss=value)
 
     def descend(i, at):  # of Lookbehind: u, A ← A.update(g, A, f); f ← f + u
@@ -94,7 +94,7 @@ def _algorithm_1(step, loss, direction, state, descent, rho, reuse_gradients):
     start = _Climb(p, g, state, loss.value_at_start(g), descent.start(step))
     if reuse_gradients:
         end = _loop.repeat(inner_step, start, 0, k)
-    else:  # the first of the 2k gradients has come in already
+    else:  # the incoming gradient is the first of the 2k
         end = _loop.repeat(inner_step, start, 0, min(k, 1))
         end = _loop.repeat(inner_step_with_own_gradients, end, 1, k)
     moved, alpha, A = descent.finish(step, end.used, end.g)  # f − φ
@@ -112,61 +112,62 @@ def sharpness_aware(
     mask: _params.Mask | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Climbs k times from each minibatch and descends with the gradients on the way.
+    r"""Takes k ascent steps on each minibatch and descends with their gradients.
 
     .. math::
         p_0 = \phi, \qquad
         p_i = p_{i-1} + \rho\, D(g_{i-1}, p_{i-1}), \qquad g_i = \nabla L_d(p_i)
 
     for i = 1, ..., k, where :math:`g_0 = \nabla L_d(\phi)` is the incoming gradient.
-    From the gradients, by one or more steps of the base optimizer A from φ, the descent
-    makes the fast weights f and a share α, and the slow weights follow:
+    With these gradients, the descent takes one or more steps of the base optimizer A
+    from φ to the fast weights f, and sets a share α by which the slow weights follow:
     :math:`\phi \leftarrow \phi + \alpha (f - \phi)`.
 
-    This is the transformation beneath all sharpness-aware optimizers here. Any
-    direction goes with any descent, and both can be your own. The parameters after an
-    update are the slow weights: evaluate them.
+    All sharpness-aware optimizers in this library are built on this transformation. Any
+    direction works with any descent, and you can write your own of either. The
+    parameters after an update are the slow weights: evaluate those.
 
     Args:
       base: the base optimizer A, any Optax optimizer. Its momentum and moments advance
         with every call; schedules inside it tick once a step.
       direction: D, an Optax transformation whose `update(g, state, p)` returns an
-        ascent direction of unit radius, such as `sam_direction()`. One that takes extra
-        arguments gets `step`, a :class:`Step`, and `i`, the number of the ascent step.
-      descent: a :class:`Descent`, what is done with the gradients: `last_descent()`,
-        `mean_descent()`, `every_descent()`, `surrogate_gap_descent()`,
-        `weighted_descent()`.
+        ascent direction of unit radius, such as `sam_direction()`. If it takes extra
+        arguments, it gets `step`, a :class:`Step`, and `i`, the index of the ascent
+        step.
+      descent: a :class:`Descent`, which determines how the gradients are used:
+        `last_descent()`, `mean_descent()`, `every_descent()`,
+        `surrogate_gap_descent()`, `weighted_descent()`.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       k: number of ascent steps. With k = 0, this is the base optimizer.
-      reuse_gradients: whether the gradient that has just been descended along is the
-        next ascent gradient: k + 1 gradients a step in all. Otherwise inner step i
-        takes both of its gradients from `grad_fn(·, i)`, 2k in all, the incoming one
-        being the first. On the same minibatch both give the same numbers.
+      reuse_gradients: whether each descent gradient is also the next ascent gradient,
+        for k + 1 gradient evaluations a step in all. Otherwise inner step i takes both
+        of its gradients from `grad_fn(·, i)`, for 2k in all, of which the incoming
+        gradient is the first. Unless the minibatch is switched, the results are equal.
       mask: which leaves are perturbed and enter the norm: a tree of booleans with the
         structure of the parameters or of a prefix of it, or a function from parameters
         to such a tree. All leaves by default.
       axis_name: a named axis (of `jax.vmap` or `jax.shard_map`), or several. Ascent
         gradients stay local to the axis member; descent gradients are averaged over
-        the axis (m-SAM). The incoming gradients must be local ones.
+        the axis (m-SAM). The incoming gradients must be local.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`. Its `update(grads, state,
       params, *, grad_fn=None, value_fn=None, **extra_args)` takes the clean gradient at
       `params`, and either `grad_fn(params, i)`, the gradient at other parameters for
       inner step i = 0, ..., k − 1 (a traced int32: `batches[i]` switches the
-      minibatch), or `value_fn(params)`, a loss whose gradient is taken (and
-      conjugated, for complex parameters, as Optax wants gradients to be). Other extra
-      arguments go to the base optimizer. Updates have the dtypes of the parameters.
+      minibatch), or `value_fn(params)`, a loss whose gradient is taken (and, for
+      complex parameters, conjugated as Optax expects). Other extra arguments go to the
+      base optimizer. Updates have the dtypes of the parameters.
 
     Raises:
       TypeError: if an argument has the wrong type; `update` and `init` raise it for
-        parameters that are no floating-point or complex arrays.
+        parameters that aren't floating-point or complex arrays.
       ValueError: if a number is negative or not finite, where that is known
         statically; `init` and `update` raise it for a mask that doesn't match or that
-        perturbs nothing; `update` when `params` is missing, when neither `grad_fn` nor
-        `value_fn` is there, for the state of another base, and for trees that don't
-        match.
+        perturbs nothing; `update` raises it if `params` is missing, if neither
+        `grad_fn` nor `value_fn` is given, for the state of another base, and for trees
+        that don't match.
 
     Example:
       Ascent along the sign of the gradient, the worst case inside a cube:
@@ -194,7 +195,7 @@ def sharpness_aware(
     _numbers.check_count("k", k, minimum=0)
     base = optax.with_extra_args_support(base)
     direction = optax.with_extra_args_support(direction)
-    # Without an ascent, the last gradient is the clean one.
+    # Without an ascent step, the last gradient is the clean one.
     descent = descent if k > 0 else _descents.last_descent()
 
     def perturbing(params):  # always a partition, so that masks share a state
@@ -202,15 +203,15 @@ def sharpness_aware(
             lambda keep: "perturbed" if keep else "fixed", _params.masked(mask, params)
         )
         directions: Any = {"perturbed": direction, "fixed": optax.set_to_zero()}
-        return optax.partition(directions, lambda _: labels)  # they may be callable
+        return optax.partition(directions, lambda _: labels)  # labels may be callable
 
     def init_fn(params):
         _params.check_params(params)
         base_state = base.init(params)
         if k > 0 and _trees.nodes(base_state, SharpnessAwareState):
             raise TypeError(
-                "base must not be sharpness-aware itself: the gradient function is "
-                "used up before the base is called."
+                "base must not be sharpness-aware itself: the gradient function isn't "
+                "passed on to the base."
             )
         return SharpnessAwareState(
             count=jnp.zeros([], jnp.int32),
@@ -224,13 +225,13 @@ def sharpness_aware(
     def update_fn(
         updates, state, params=None, *, grad_fn=None, value_fn=None, **extra_args
     ):
-        grads = updates  # Optax's name for what comes in; here the clean gradient
+        grads = updates  # Optax's name for the input, here the clean gradient
         _params.check_params(params)
         _params.check_like_params("grads", grads, params)
         ascent = perturbing(params)
         _check_state(state, base, ascent, params)
         loss = _loss.of(grad_fn, value_fn, grads, params, k, axis_name)
-        if k == 0:  # without a climb, they are for the base optimizer
+        if k == 0:  # without a climb, these go to the base optimizer
             functions = {"grad_fn": grad_fn, "value_fn": value_fn}
             extra_args |= {n: f for n, f in functions.items() if f is not None}
 
@@ -238,7 +239,7 @@ def sharpness_aware(
             g = _axis.mean(axis_name, updates)
             A = _clocks.rewind(base_state, state.base_state)
             u, new = base.update(g, A, params, **extra_args)
-            # Gradients wider than the state would widen it, and a loop can't have that.
+            # Gradients wider than the state would widen it, which a loop can't allow.
             return _precision.cast_like(u, params), _precision.cast_like(new, A)
 
         step = _descents.Step(
@@ -292,7 +293,7 @@ def _scale(alpha, moved):
 
 
 def _mean(alpha, params):
-    """The mean of α over the leaves, a float32 scalar to be read from the state."""
+    """The mean of α over the leaves, a float32 scalar to report in the state."""
     leaves = jax.tree.leaves(jax.tree.broadcast(alpha, params))
     leaves = [jnp.asarray(a, jnp.float32) for a in leaves]
     return jnp.mean(jnp.stack(leaves)) if leaves else jnp.ones([], jnp.float32)
@@ -308,7 +309,7 @@ def _check_state(state, base, direction, params):
     for name, made_by in (("base", base), ("direction", direction)):
         got = jax.tree.structure(getattr(state, f"{name}_state"))
         wanted = jax.tree.structure(jax.eval_shape(made_by.init, params))
-        # A direction without a state passes on that of the phase before.
+        # A stateless direction passes on the state of the previous phase's direction.
         if got != wanted and (name == "base" or wanted.num_leaves):
             raise ValueError(
                 f"state must come from an optimizer over the same {name}; its "

@@ -9,8 +9,8 @@ import jax
 import optax
 
 # Optax keeps the clock of a scheduled weight decay in a tuple that it does not export.
-# Only its shape is made: an array would start JAX's backend at import, too early for
-# `jax.distributed.initialize`.
+# Only its shape is computed: an array would start JAX's backend at import, too early
+# for `jax.distributed.initialize`.
 _WeightDecaySchedule = type(
     jax.eval_shape(optax.add_decayed_weights(optax.constant_schedule(0.0)).init, ())
 )
@@ -23,11 +23,11 @@ _CLOCKS = (
 
 
 def rewind(state, start):
-    """Returns `state` with every schedule's clock as it stands in `start`.
+    """Returns `state` with every schedule's clock set back to its value in `start`.
 
-    Rewound before each inner update, all k of them see the same point of the schedule,
-    and the last one leaves the clock one tick further. Adam's `count` is no schedule's
-    clock: it belongs to its moments and advances.
+    Rewinding before each inner update lets all k of them see the same point of the
+    schedule, and leaves the clock one tick further after the last. Adam's `count` isn't
+    the clock of a schedule: it belongs to the moments and advances with them.
 
     Args:
       state: a state of the base optimizer.

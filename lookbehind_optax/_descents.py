@@ -1,10 +1,10 @@
-"""Descents: what is done with the gradients of a climb.
+"""Descents: how the gradients of a climb are used.
 
-A descent is a fold over the climb. `start(step)` returns what it carries,
-`after_ascent(step, carry, i, g)` takes in the gradient g after ascent step
-i = 0, ..., k − 1, and `finish(step, carry, g)`, given the last one, returns how far the
-fast weights have moved, the share α of it that the slow weights follow (one number, or
-a tree with one for each leaf), and the state of the base optimizer.
+A descent is a fold over the climb. `start(step)` returns the initial carry,
+`after_ascent(step, carry, i, g)` updates it with the gradient g after ascent step
+i = 0, ..., k − 1, and `finish(step, carry, g)`, given the last gradient, returns the
+displacement of the fast weights, the share α by which the slow weights follow it (one
+number, or a tree with one for each leaf), and the state of the base optimizer.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from lookbehind_optax import _precision
 
 
 class Step(NamedTuple):
-    """What directions and descents may know of the step that they are part of.
+    """The current step, as directions and descents see it.
 
     Attributes:
-      count: steps (minibatches) taken before; int32 scalar.
+      count: steps (minibatches) taken before this one; int32 scalar.
       k: number of ascent steps, at least 1.
       params: the parameters φ.
-      grads: the clean gradient, at φ; where the optimizer has an `axis_name`, that of
-        this member of the axis alone.
+      grads: the clean gradient, at φ; if the optimizer has an `axis_name`, the gradient
+        of this member of the axis only.
       base: the base optimizer. Its `update(g, state, f)` averages g over the axis and
         keeps schedules at this step.
       base_state: its state before the step.
-      mean: from a tree to its mean over the axis; the tree itself where there is none.
+      mean: maps a tree to its mean over the axis, or to itself if there is no axis.
     """
 
     count: jax.Array
@@ -46,12 +46,12 @@ class Step(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """A descent: what is done with the gradients of a climb.
+    """A descent: how the gradients of a climb are used.
 
     Attributes:
-      start: `start(step)` returns what is carried along the climb, any tree.
-      after_ascent: `after_ascent(step, carry, i, g)` returns what is carried on, once
-        ascent step i (a traced int32) has led to a point with gradient g.
+      start: `start(step)` returns the initial carry, any tree.
+      after_ascent: `after_ascent(step, carry, i, g)` returns the next carry, given the
+        gradient g at the point that ascent step i (a traced int32) has reached.
       finish: `finish(step, carry, g)`, with the last g, returns the displacement of the
         fast weights, α (a number or a tree of them), and the base optimizer's state.
 
@@ -96,7 +96,7 @@ def last_descent() -> Descent:
         \phi \leftarrow \phi + A(g_k, \phi)
 
     Returns:
-      A :class:`Descent`, that of SAM and Multistep-SAM.
+      The :class:`Descent` of SAM and Multistep-SAM.
 
     Example:
       >>> import lookbehind_optax as lb
@@ -146,26 +146,26 @@ def mean_descent() -> Descent:
 
 
 def surrogate_gap_descent(alpha: _numbers.ScalarOrSchedule = 0.4) -> Descent:
-    r"""One step along the perturbed gradient less what would widen the surrogate gap.
+    r"""One step along the perturbed gradient, corrected to narrow the surrogate gap.
 
     .. math::
         \phi \leftarrow \phi + A(g_s - \alpha\, g_\perp, \phi), \qquad
         g_\perp = g - \frac{\langle g, g_s \rangle}{\lVert g_s \rVert_2^2}\, g_s
 
-    with :math:`g_s = g_k`, the last gradient of the climb, and g the clean one. The gap
-    is the perturbed loss less the loss; to first order, a step along
-    :math:`-g_\perp` leaves the perturbed loss as it is and raises the loss. For groups
-    of m-SAM each group's gradient is decomposed before they are averaged.
+    where :math:`g_s = g_k` is the last gradient of the climb and g the clean one. The
+    gap is the perturbed loss minus the loss; to first order, descending along
+    :math:`-g_\perp` leaves the perturbed loss unchanged and raises the loss. With
+    m-SAM, each group's gradient is decomposed before averaging.
 
     Args:
-      alpha: α ≥ 0, the share of the orthogonal part; a scalar or a schedule that counts
-        steps. With 0 this is `last_descent`.
+      alpha: α ≥ 0, how much of the orthogonal part to subtract; a scalar or a schedule
+        that counts steps. With 0 this is `last_descent`.
 
     Returns:
-      A :class:`Descent`, that of GSAM.
+      The :class:`Descent` of GSAM.
 
     Raises:
-      TypeError: if `alpha` is no real number and no schedule.
+      TypeError: if `alpha` is neither a real number nor a schedule.
       ValueError: if it is negative or not finite, where that is known statically.
 
     Example:
@@ -184,7 +184,7 @@ def surrogate_gap_descent(alpha: _numbers.ScalarOrSchedule = 0.4) -> Descent:
     def less_the_orthogonal(step, carry, g_s):
         a = _numbers.at_step("alpha", alpha, step.count, step.params)
         g, wide = _precision.widen((step.grads, g_s))
-        # Where g_s is zero, so is its part of g.
+        # If g_s is zero, so is the part of g along it.
         tiny = jnp.finfo(a.dtype).tiny
         share = _precision.dot(g, wide) / jnp.maximum(_precision.norm(wide) ** 2, tiny)
 
@@ -204,18 +204,18 @@ def weighted_descent(gamma: jax.typing.ArrayLike = 0.9) -> Descent:
         \phi \leftarrow \phi +
         A\Bigl(g + \frac{\gamma}{1 - \gamma} (g_s - g), \phi\Bigr)
 
-    with :math:`g_s = g_k`, the last gradient of the climb, and g the clean one: the
-    gradient of :math:`L + \frac{\gamma}{1-\gamma} (L_s - L)`.
+    where :math:`g_s = g_k` is the last gradient of the climb and g the clean one. The
+    sum is the gradient of :math:`L + \frac{\gamma}{1-\gamma} (L_s - L)`.
 
     Args:
       gamma: 0 ≤ γ < 1, the weight of the sharpness: 0 gives the base optimizer, 1/2
-        SAM, and more than that extrapolates.
+        gives SAM, and larger values extrapolate.
 
     Returns:
-      A :class:`Descent`, that of WSAM in its coupled form.
+      The :class:`Descent` of WSAM in its coupled form.
 
     Raises:
-      TypeError: if `gamma` is no real number.
+      TypeError: if `gamma` isn't a real number.
       ValueError: if it is not in [0, 1), where that is known statically.
 
     Example:
@@ -246,28 +246,28 @@ def every_descent(
     *,
     pullback: str = "none",
 ) -> Descent:
-    r"""A step of the base optimizer with every gradient, then a share α of the way.
+    r"""A step of the base optimizer with each gradient, then a share α of the way.
 
     .. math::
         f_i = f_{i-1} + A(g_i, f_{i-1}), \qquad
         \phi \leftarrow \phi + \alpha (f_k - \phi)
 
-    from the fast weights :math:`f_0 = \phi`.
+    starting from the fast weights :math:`f_0 = \phi`.
 
     Args:
       alpha: α ≥ 0, the step of the slow weights as a share of :math:`f_k - \phi`; a
         scalar, a schedule that counts steps, or `adaptive_alpha()`. By default 1/k.
-      pullback: what becomes of the base optimizer's momentum and moments, which k
-        updates have moved: "none" leaves them (the paper); "pullback" takes them back
-        with the weights, to a share α of the way from where they were before the climb;
-        "reset" gives them their initial values. Counts and schedules are left alone.
+      pullback: what happens to the base optimizer's momentum and moments after the k
+        updates: "none" leaves them (as in the paper); "pullback" moves them back with
+        the weights, to a share α of the way from their values before the climb; "reset"
+        restores their initial values. Counts and schedules are left alone.
 
     Returns:
-      A :class:`Descent`, that of Lookbehind. It carries one tree of the size of the
-      parameters, and another one for an adaptive α.
+      The :class:`Descent` of Lookbehind. It carries one tree of the size of the
+      parameters, and a second one for an adaptive α.
 
     Raises:
-      TypeError: if `alpha` is no real number, no schedule and not `adaptive_alpha()`.
+      TypeError: if `alpha` isn't a real number, a schedule or `adaptive_alpha()`.
       ValueError: if it is negative or not finite, where that is known statically, or
         `pullback` is unknown.
 
@@ -296,7 +296,7 @@ def every_descent(
         f = optax.tree.add(step.params, fast.moved)
         u, base_state = step.base.update(g, fast.base_state, f)
         first = fast.first
-        if first is not None:  # a flag in the carry, in place of i, would cost traffic
+        if first is not None:  # a flag in the carry, instead of i, costs traffic
             first = jax.tree.map(lambda u, v: jnp.where(i == 0, u, v), u, first)
         return _Fast(optax.tree.add(fast.moved, u), first, base_state)
 
@@ -315,11 +315,11 @@ def every_descent(
 
 
 class _Fast(NamedTuple):
-    # The fast weights are f = φ + moved. Carrying f − φ in place of f loses none of it
-    # to rounding where it is small beside φ, leaves α (f − φ) exact for α = 1, and
-    # never materialises f for a base optimizer that doesn't look at the parameters.
+    # The fast weights are f = φ + moved. Carrying f − φ instead of f loses nothing to
+    # rounding if it is much smaller than φ, keeps α (f − φ) exact for α = 1, and never
+    # materialises f for a base optimizer that doesn't use the parameters.
     moved: optax.Updates
-    first: optax.Updates | None  # the first update, where α depends on it
+    first: optax.Updates | None  # the first update, if α depends on it
     base_state: optax.OptState
 
 
@@ -328,7 +328,7 @@ def _one_step(
     start=lambda step: None,
     after_ascent=lambda step, carry, i, g: None,
 ) -> Descent:
-    """One step of the base optimizer from φ, with a gradient made of the climb's."""
+    """One step of the base optimizer from φ, with a gradient made from the climb's."""
 
     def finish(step, carry, g):
         g = gradient(step, carry, g)

@@ -1,11 +1,10 @@
 """Directions of ascent: gradient in, step of unit radius out.
 
 A direction is an Optax transformation. Its `update(g, state, p, step=..., i=...)` gets
-the ascent gradient g and the point p at which the ascent stands, and returns where to
-go uphill, of length one. `step` is the `Step` that the ascent is part of, and i the
-number of the ascent step. Leaves that a `mask` leaves unperturbed reach it as
-`optax.MaskedNode()`, a container without children, so that `jax.tree.map` and norms
-pass them by.
+the ascent gradient g at the current point p of the ascent, and returns an uphill
+direction of length one. `step` is the current `Step`, and i the index of the ascent
+step. Leaves that a `mask` excludes arrive as `optax.MaskedNode()`, a container without
+children, so `jax.tree.map` and norms skip them.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import optax
 from lookbehind_optax import _numbers
 from lookbehind_optax import _precision
 
-# The official code divides by the norm plus this; a zero gradient perturbs nothing.
+# The official code divides by the norm plus this, so a zero gradient perturbs nothing.
 _EPS = 1e-16
 
 
@@ -68,13 +67,13 @@ def asam_direction(
                           1 & \text{on biases} \end{cases}
 
     elementwise, at the perturbed point p, with one norm over all perturbed leaves.
-    The radius is measured where each coordinate is divided by its T.
+    The radius is measured after dividing each coordinate by its T.
 
     Args:
-      eta: η ≥ 0, in units of the parameters; keeps coordinates at zero movable.
-      weights: says which leaves are weights, as a function of the leaf's path (of
-        `jax.tree_util` keys) and the leaf. By default a leaf is a bias if the last
-        name in its path is `b` or ends in `bias`, and a weight otherwise: Flax's
+      eta: η ≥ 0, in units of the parameters; lets coordinates at zero move.
+      weights: a function that takes a leaf's path (of `jax.tree_util` keys) and the
+        leaf, and returns whether it is a weight. By default a leaf is a bias if the
+        last name in its path is `b` or ends in `bias`, and a weight otherwise: Flax's
         `kernel`, `scale` and `embedding` are weights, and so is a leaf without a name.
 
     Returns:
@@ -82,7 +81,7 @@ def asam_direction(
       of the same shapes; `update` needs `params`.
 
     Raises:
-      TypeError: if `eta` is no real number.
+      TypeError: if `eta` isn't a real number.
       ValueError: if `eta` is negative or not finite, where that is known statically.
 
     Example:
@@ -109,7 +108,7 @@ def asam_direction(
         def scale(path, x):
             if not is_weight(path, x):
                 return jnp.ones([], x.dtype)
-            size = jnp.abs(x)  # real where x is complex, too
+            size = jnp.abs(x)  # real even if x is complex
             return (size + jnp.asarray(eta, size.dtype)).astype(x.dtype)
 
         g, p = _precision.widen((g, p))
@@ -123,26 +122,26 @@ def asam_direction(
 def friendly_direction(
     sigma: jax.typing.ArrayLike = 1.0, decay: jax.typing.ArrayLike = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    r"""The steepest ascent of what is special to the minibatch.
+    r"""The steepest ascent along the minibatch-specific part of the gradient.
 
     .. math::
         D(g) = \frac{g - \sigma m}{\lVert g - \sigma m \rVert_2 + 10^{-16}}, \qquad
         m \leftarrow \lambda m + (1 - \lambda) g_0
 
-    with m, an average of the clean gradients :math:`g_0` of the steps before, in place
-    of the gradient of the whole dataset. It starts at zero, so that the first step goes
-    along the gradient, and moves once a step, after the climb.
+    where m, an average of the clean gradients :math:`g_0` of previous steps, replaces
+    the gradient of the whole dataset. It starts at zero, so the first step follows the
+    gradient, and it is updated once a step, after the climb.
 
     Args:
-      sigma: σ ≥ 0, the share of the average to be taken off; 0 gives `sam_direction`.
-      decay: 0 ≤ λ < 1, of the average.
+      sigma: σ ≥ 0, the share of the average to subtract; 0 gives `sam_direction`.
+      decay: 0 ≤ λ < 1, the decay rate of the average.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`, from gradients to a direction of
       the same shapes. Its state is m, one copy of the perturbed parameters.
 
     Raises:
-      TypeError: if an argument is no real number.
+      TypeError: if an argument isn't a real number.
       ValueError: if `sigma` is negative or not finite, or `decay` not in [0, 1), where
         that is known statically.
 
@@ -165,7 +164,7 @@ def friendly_direction(
 
     def update(updates, state, params=None, **of_climb):
         g, m, step, i = updates, state, of_climb["step"], of_climb["i"]
-        # Clean gradients of this minibatch, or of all groups of m-SAM, which share m.
+        # The clean gradient, averaged over m-SAM's groups, which share m.
         clean = jax.tree.map(
             lambda g, clean: g if isinstance(g, optax.MaskedNode) else clean,
             g,
@@ -191,15 +190,15 @@ def friendly_direction(
 
 
 def random_direction(key: jax.Array) -> optax.GradientTransformation:
-    r"""Anywhere with equal probability: the control that a direction is judged by.
+    r"""A uniformly random direction, as a control for the other directions.
 
     .. math::
         D = \frac{\epsilon}{\lVert \epsilon \rVert_2}, \qquad \epsilon \sim N(0, I)
 
-    drawn for each ascent step. Groups of m-SAM share it.
+    drawn for each ascent step. The groups of m-SAM share the draw.
 
     Args:
-      key: of the draws, from `jax.random.key`; the state of the direction.
+      key: the PRNG key of the draws, from `jax.random.key`; the direction's state.
 
     Returns:
       A :class:`optax.GradientTransformation`, from gradients to a direction of the

@@ -1,4 +1,4 @@
-"""One evaluation of a loss and its gradient, whatever the batch must go through."""
+"""One evaluation of a loss and its gradient, over all parts of a batch."""
 
 from collections.abc import Callable
 import dataclasses
@@ -15,14 +15,14 @@ from lookbehind_optax import _precision
 
 
 class Evaluation(NamedTuple):
-    """What one pass over the batch gives.
+    """The result of one pass over the batch.
 
     Attributes:
       loss: the mean over the micro-batches; float32 or wider.
-      grads: its gradient, conjugated for complex parameters, as Optax wants it; all
-        NaN where the loss scale made a part of it overflow. None if not asked for.
-      aux: what the loss function returns beside the loss, averaged likewise; what
-        isn't floating-point comes from the first micro-batch.
+      grads: its gradient, conjugated for complex parameters, as Optax expects; all NaN
+        if the loss scale made any part of it overflow. None if not requested.
+      aux: what the loss function returns besides the loss, averaged like it; values
+        that aren't floating-point come from the first micro-batch.
     """
 
     loss: jax.Array
@@ -32,12 +32,12 @@ class Evaluation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """The loss function of a step, with what each evaluation does to the batch.
+    """The loss function of a step, and how each evaluation prepares the batch.
 
     Attributes:
       loss_fn: `loss_fn(params, *batch, **context)` returns the loss and the aux.
       switch_minibatches: whether inner step i takes minibatch i of the batch.
-      micro_batches: into how many parts the batch is split.
+      micro_batches: the number of parts into which the batch is split.
       fresh_keys: whether evaluation n folds n into keys.
       dynamic_scale: the loss scale, or None.
     """
@@ -49,7 +49,7 @@ class Evaluator:
     dynamic_scale: Any
 
     def with_gradient(self, params, i, n, batch, context):
-        """Evaluation number n of a step, for inner step i; None in the clean pass."""
+        """Evaluation number n of a step, for inner step i (None for the clean pass)."""
         if self.switch_minibatches:
             batch = jax.tree.map(lambda x: x[0 if i is None else i], batch)
         if self.fresh_keys and i is not None:
@@ -81,9 +81,9 @@ class Evaluator:
         return found._replace(grads=grads)
 
     def _mean(self, evaluate, params, batch, context):
-        """Over n micro-batches, number j of the examples j, j + n, j + 2n, ...
+        """The mean over n micro-batches; number j has examples j, j + n, j + 2n, ...
 
-        Whatever the batch is sharded over, so is each of them.
+        Each micro-batch is therefore sharded like the batch.
         """
         count = self.micro_batches
         if count == 1:
@@ -101,7 +101,7 @@ class Evaluator:
 
 
 def _mean_over_parts(evaluate_part, params, count):
-    """The mean of floating-point values; of others, that of the first part."""
+    """The mean of floating-point values; other values come from the first part."""
 
     def accumulate(j, carry):
         def add(t, x):
@@ -110,7 +110,7 @@ def _mean_over_parts(evaluate_part, params, count):
 
         params, total = carry
         total = jax.tree.map(add, total, evaluate_part(j, params))
-        # The next part waits for this total: that is what saves the memory.
+        # The next part waits for this total, which saves memory.
         return _loop.now((params, total))
 
     like = jax.eval_shape(evaluate_part, jnp.int32(0), params)
@@ -126,8 +126,8 @@ def _mean_over_parts(evaluate_part, params, count):
 def _unscale(grads, scale):
     """The gradients without the loss scale, or NaNs if any part has overflowed.
 
-    Clipping would make a harmless number of an infinite gradient, and an unperturbed
-    leaf would hide one from the climb; NaNs everywhere stay.
+    Clipping would turn an infinite gradient into a harmless number, and an unperturbed
+    leaf would hide it from the climb. NaNs in all leaves survive both.
     """
     wide = _precision.widen(grads)
     wide = jax.tree.map(lambda g: g / jnp.asarray(scale, g.dtype), wide)

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 
 from lookbehind_optax import _loop
 
-# The code for groups one after another grows with their number.
+# Code that evaluates groups one after another grows with their number.
 _MOST = 16
 
 
 def one_after_another(function, axis_name):
-    """The function, of which `jax.vmap` takes one member after another on CPUs.
+    """Makes `jax.vmap` evaluate the function one member after another on CPUs.
 
-    With weights of their own, the members' convolutions make grouped ones under vmap,
-    and these take XLA:CPU twice as long. So where there is a convolution, it gets
-    straight-line code; everything else, and what communicates over the axis, is
+    If each member has its own weights, vmap turns their convolutions into grouped ones,
+    which take XLA:CPU twice as long. So a function with a convolution gets
+    straight-line code; all others, and those that communicate over the axis, are
     evaluated side by side.
     """
 

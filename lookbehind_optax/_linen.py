@@ -35,26 +35,27 @@ def linen_step(
         \phi \leftarrow \phi + u
 
     It replaces `jax.value_and_grad`, and calls `state.apply_gradients` with the clean
-    gradient, so that what a subclass adds to it is done, too. Call it inside `jax.jit`.
+    gradient, so anything that a subclass adds there still runs. Call it inside
+    `jax.jit`.
 
     Args:
-      state: a `flax.training.train_state.TrainState`, or whatever has its `params`,
+      state: a `flax.training.train_state.TrainState`, or any object with its `params`,
         `opt_state`, `tx`, `replace` and `apply_gradients`.
-      loss_fn: from `(params, *args, **kwargs)` to the loss, a real scalar, or with
-        `has_aux` to a pair of it and anything else.
+      loss_fn: a function of `(params, *args, **kwargs)` that returns the loss, a real
+        scalar; with `has_aux`, it returns a pair of the loss and anything else.
       *args: the batch.
       has_aux: as for `make_step`.
       mutable: names of variable collections, such as "batch_stats". The aux must be a
-        mapping that holds their new values (what `apply_fn(..., mutable=[...])`
-        returns does); they go into the fields of `state` with these names.
-        Where the batch is split, numbers in them that aren't floating-point come from
-        the first part.
-      dynamic_scale: as for the step of `make_step`. Where a gradient overflows,
-        the state stays as it is.
+        mapping that holds their new values, as returned by
+        `apply_fn(..., mutable=[...])`; they go into the fields of `state` with these
+        names. If the batch is split, values in them that aren't floating-point come
+        from the first part.
+      dynamic_scale: as for the step of `make_step`. If a gradient overflows, the state
+        is left unchanged.
       switch_minibatches: as for `make_step`.
-      micro_batches: as for `make_step`. BatchNorm normalises each part by itself, and
+      micro_batches: as for `make_step`. BatchNorm normalises each part separately, and
         the new statistics are the mean over the parts.
-      m: as for `make_step`. BatchNorm normalises each group by itself, and the new
+      m: as for `make_step`. BatchNorm normalises each group separately, and the new
         statistics are the mean over the groups.
       axis_name: as for `make_step`.
       fresh_keys: as for `make_step`.
@@ -138,9 +139,10 @@ def linen_step(
 
 
 def _check_no_overwriting(params):
-    """Flax's float8 layers keep statistics among the parameters, not to be trained."""
+    """Refuses Flax's float8 layers, whose parameters include untrained statistics."""
     if isinstance(params, Mapping) and "_overwrite_with_gradient" in params:
         raise ValueError(
             "params must not hold the collection '_overwrite_with_gradient' of Flax's "
-            "float8 layers: what overwrites them is no gradient to climb along."
+            "float8 layers: the values that overwrite it aren't gradients, so there is "
+            "nothing to climb along."
         )

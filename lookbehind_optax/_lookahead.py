@@ -1,4 +1,4 @@
-"""Lookahead: the fast weights run ahead for k minibatches, the slow weights follow."""
+"""Lookahead: fast weights run ahead for k minibatches, then the slow weights follow."""
 
 from typing import Any
 from typing import NamedTuple
@@ -23,10 +23,10 @@ class LookaheadState(NamedTuple):
     Attributes:
       count: steps (minibatches) taken; int32 scalar.
       slow: the slow weights; a copy of the parameters.
-      last_sync: the base's state at the last synchronisation where `pullback` is
+      last_sync: the base's state at the last synchronisation if `pullback` is
         "pullback", else None.
       base_state: state of the base optimizer.
-      outer_state: state of the optimizer of the slow weights; None without one.
+      outer_state: state of the slow weights' optimizer; None if there is none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -52,23 +52,25 @@ def lookahead(
     *,
     pullback: str = "none",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Steps back by 1 − α after every k steps of any optimizer.
+    r"""Steps back, by 1 − α of the way, after every k steps of any optimizer.
 
     The parameters are the fast weights :math:`\theta`, and the base optimizer A moves
-    them. Every k-th step, the slow weights :math:`\phi` follow and the fast ones
-    start again from there:
+    them. Every k-th step, the slow weights :math:`\phi` follow and the fast weights
+    restart from there:
 
     .. math::
         \theta \leftarrow \theta + A(g, \theta), \qquad
         \phi \leftarrow \phi + \alpha (\theta - \phi), \qquad \theta \leftarrow \phi
 
-    With an optimizer `outer` O of the slow weights, in place of α, they move by
-    :math:`O(\phi - \theta, \phi)`: the way back is its gradient. `optax.sgd(alpha)` is
-    α, and `optax.sgd(0.7, momentum=0.9, nesterov=True)` the outer optimizer of DiLoCo.
+    An optimizer O of the slow weights, `outer`, can replace α. The slow weights then
+    move by :math:`O(\phi - \theta, \phi)`, with the way back as the gradient.
+    `optax.sgd(alpha)` is equivalent to α, and
+    `optax.sgd(0.7, momentum=0.9, nesterov=True)` is the outer optimizer of DiLoCo.
 
-    Parameters stay plain, so this goes wherever an Optax optimizer goes, with
-    `lookahead(sam(...))` among it. Take gradients at the parameters, and evaluate at
-    `eval_params(state, params)`. Nothing behind this in a chain may change the updates.
+    The parameters stay an ordinary tree, so this works wherever an Optax optimizer
+    does, including `lookahead(sam(...))`. Take gradients at the parameters, and
+    evaluate at `eval_params(state, params)`. Nothing after this in a chain may change
+    the updates.
 
     Args:
       base: the optimizer of the fast weights.
@@ -80,21 +82,21 @@ def lookahead(
         synchronisations.
       pullback: what a synchronisation does to those leaves of the base's state that
         have the shape of the parameters (momentum, moments): "none" leaves them,
-        "reset" gives them their initial values, "pullback" interpolates them by α from
+        "reset" restores their initial values, "pullback" interpolates them by α from
         their values at the last synchronisation. Counts and schedules are left alone.
 
     Returns:
-      A :class:`optax.GradientTransformationExtraArgs`. Its state holds one copy of the
-      parameters, with "pullback" one of the base's state, and the state of `outer`.
-      `update` needs `params`; extra arguments go to the base.
+      A :class:`optax.GradientTransformationExtraArgs`. Besides the states of the base
+      and of `outer`, its state holds a copy of the parameters and, with "pullback", a
+      copy of the base's state. `update` needs `params`; extra arguments go to the base.
 
     Raises:
       TypeError: if an argument has the wrong type; `init` and `update` raise it for
-        parameters that are no floating-point or complex arrays.
+        parameters that aren't floating-point or complex arrays.
       ValueError: if k < 1, α is negative or not finite (where that is known
-        statically) or `pullback` unknown, or `outer` comes with α or "pullback";
-        `update` raises it when `params` is missing and for gradients that don't match
-        them.
+        statically), `pullback` is unknown, or `outer` is combined with α or
+        "pullback"; `update` raises it if `params` is missing and for gradients that
+        don't match them.
 
     Example:
       >>> import jax
@@ -121,8 +123,8 @@ def lookahead(
     _moments.check(pullback)
     if outer is not None and (alpha is not None or pullback == "pullback"):
         raise ValueError(
-            "outer takes the place of alpha, and of the share by which "
-            f'pullback="pullback" moves; got alpha={alpha!r}, pullback={pullback!r}. '
+            "outer takes the place of alpha, so neither alpha nor pullback='pullback' "
+            f"works with it; got alpha={alpha!r}, pullback={pullback!r}. "
             "For a step of alpha, pass outer=optax.sgd(alpha)."
         )
     alpha = 0.5 if alpha is None else alpha
@@ -164,8 +166,8 @@ def lookahead(
         def at_sync(new, old):
             return jax.tree.map(lambda x, y: jnp.where(is_sync, x, y), new, old)
 
-        # θ + u is where the fast weights arrive, `phi` where they go from there: one
-        # update of θ does both.
+        # The fast weights arrive at θ + u and restart from `phi`: one update of θ does
+        # both.
         theta = optax.tree.add(params, u)
         phi, outer_state = slow_step(a, state.outer_state, state.slow, theta)
         u = at_sync(optax.tree.sub(phi, params), u)
@@ -178,8 +180,8 @@ def lookahead(
             last_sync = at_sync(base_state, last_sync)
         return u, LookaheadState(
             count=count,
-            # Not `phi` but what the caller's addition will make of it, so that fast and
-            # slow weights are the same to the last bit after a synchronisation.
+            # Not `phi` but the result of the caller's addition, so that fast and slow
+            # weights are the same to the last bit after a synchronisation.
             slow=at_sync(optax.tree.add(params, u), state.slow),
             last_sync=last_sync,
             base_state=base_state,
@@ -190,16 +192,16 @@ def lookahead(
 
 
 def eval_params(state: optax.OptState, params: Params) -> Params:
-    """The parameters to evaluate: the slow weights of a lookahead, where there is one.
+    """The parameters to evaluate: the slow weights of a lookahead, if there is one.
 
     Args:
-      state: any optimizer's state; a lookahead may stand anywhere in it, behind
+      state: any optimizer's state; a lookahead may be anywhere in it, inside
         `optax.chain`, `optax.partition`, `optax.MultiSteps` and the like.
       params: the parameters that the optimizer updates, the fast weights.
 
     Returns:
       A tree like `params`: the slow weights of the outermost lookahead, or `params`
-      where there is none; with `optax.partition`, leaf by leaf.
+      if there is none; with `optax.partition`, leaf by leaf.
 
     Example:
       >>> import jax.numpy as jnp

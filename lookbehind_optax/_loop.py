@@ -16,10 +16,10 @@ def repeat(body, carry, start, stop):
     (https://github.com/jax-ml/jax/issues/12868): the gradient of a convolution inside
     a loop or a conditional runs some eighty times slower than outside. So a body that
     holds one is unrolled when lowered for a CPU, and `platform_dependent` makes that
-    choice at lowering time, which leaves no conditional behind. So are two repetitions,
-    which take less memory without a loop, on a CPU.
+    choice at lowering time, which leaves no conditional behind. Two repetitions are
+    also unrolled on a CPU, where they take less memory without a loop.
 
-    `jax.jit` around the body has it traced once, however often it is repeated; XLA
+    With `jax.jit` around it, the body is traced once, however often it is repeated; XLA
     inlines the calls.
     """
     body = jax.jit(body)
@@ -42,12 +42,12 @@ def repeat(body, carry, start, stop):
 
 
 def now(tree):
-    """Returns `tree`, which an unrolled loop must have computed before it continues.
+    """Returns `tree`, and makes an unrolled loop compute it before continuing.
 
-    XLA:CPU would rather fuse the elementwise work of all repetitions into one pass at
-    the end, and keep the gradient of each until then: memory that grows with k. It
-    drops optimization barriers before it fuses, but a call that it may not inline
-    stops it, and costs nothing.
+    Otherwise, XLA:CPU fuses the elementwise work of all repetitions into one pass at
+    the end and keeps the gradient of each until then, so memory grows with k. It drops
+    optimization barriers before it fuses, but a call that it may not inline prevents
+    the fusion and costs nothing.
     """
 
     def call(tree):
@@ -58,7 +58,7 @@ def now(tree):
 
 
 def equations(jaxpr) -> Iterator[Any]:
-    """The equations of a jaxpr, those of all that it calls included."""
+    """The equations of a jaxpr, including those of every jaxpr that it calls."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in jax.tree.leaves(list(eqn.params.values())):
@@ -68,5 +68,5 @@ def equations(jaxpr) -> Iterator[Any]:
 
 
 def is_convolution(eqn) -> bool:
-    """Whether it is slow in a loop, and when grouped, on CPUs."""
+    """Whether it is a convolution, which is slow on CPUs in a loop or when grouped."""
     return eqn.primitive.name == "conv_general_dilated"

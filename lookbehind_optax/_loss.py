@@ -1,4 +1,4 @@
-"""The loss that a climb goes up: a gradient function that may know more than that."""
+"""The loss that a climb ascends: a gradient function with optional information."""
 
 from collections.abc import Callable
 import dataclasses
@@ -11,8 +11,8 @@ import optax
 from lookbehind_optax import _axis
 from lookbehind_optax import _params
 
-# What stands for a loss that nobody has computed: finite, so that it passes JAX's
-# checks for NaNs and infinities, and no loss that anybody would believe.
+# Marks a loss that hasn't been computed: finite, so that it passes JAX's checks for
+# NaNs and infinities, but too low to be mistaken for a real loss.
 UNKNOWN = float(jnp.finfo(jnp.float32).min)
 
 
@@ -25,11 +25,12 @@ class Loss:
         for complex parameters), for inner step i, as evaluation number n of the step.
       value: the loss at the parameters before the step; None if unknown.
       grads: its gradient there.
-      incoming: that gradient as the optimizer gets it, averaged over the axis; None
-        where the optimizer's user is free to pass another one.
-      minibatches: how many minibatches the index i switches; None where it doesn't.
+      incoming: that gradient as the optimizer gets it, averaged over the axis; None if
+        the caller is free to pass another one.
+      minibatches: how many minibatches the index i selects from; None if it doesn't
+        select any.
       axis_name: the axis to whose members `evaluate`, `value` and `grads` are local.
-      m: the size of m-SAM's groups, where the axis is made of them.
+      m: the size of m-SAM's groups, if they are the members of the axis.
     """
 
     evaluate: Callable[[Any, Any, Any], tuple[jax.Array | None, Any]]
@@ -58,10 +59,10 @@ class Loss:
 
 
 def of(grad_fn, value_fn, grads, params, k, axis_name) -> Loss:
-    """The loss of what was passed to `update`, for a climb of k steps.
+    """The loss from the functions passed to `update`, for a climb of k steps.
 
-    A `Loss` whose axis the optimizer doesn't name is averaged over it: the gradients,
-    and so the perturbations, are those of the whole batch.
+    If the optimizer doesn't name the axis of a `Loss`, the loss is averaged over that
+    axis: the gradients, and so the perturbations, are those of the whole batch.
     """
     if k > 0:
         _params.check_whole(params)
@@ -76,7 +77,7 @@ def of(grad_fn, value_fn, grads, params, k, axis_name) -> Loss:
             "update needs gradients at perturbed parameters: pass "
             "grad_fn=lambda params, i: ... or a loss as value_fn=lambda params: ..., "
             "or let make_step, linen_step or nnx_step call update. (optax.MultiSteps "
-            "passes neither on: in its place, use their micro_batches.)"
+            "passes neither on: use their micro_batches instead.)"
         )
     _check_local(axis_name, grads)
 
@@ -94,7 +95,7 @@ def of(grad_fn, value_fn, grads, params, k, axis_name) -> Loss:
 
 
 def _checked(loss, grads, k, axis_name):
-    """The loss, if the step was made for an optimizer like this one in this place."""
+    """The loss, after checking that its step fits the optimizer."""
     if loss.minibatches not in (None, max(k, 1)):
         wanted = f"k = {k} minibatches" if k > 0 else "one minibatch, since k = 0,"
         raise ValueError(
@@ -111,11 +112,12 @@ def _checked(loss, grads, k, axis_name):
         return loss
     if k > 0:
         raise ValueError(
-            "a sharpness-aware optimizer must get the gradient as it is, for it takes "
-            "further ones of its own: what stands before it in optax.chain, or changes "
-            "the gradient around it, would act on the first ascent alone. Move it into "
-            "the base, as in lb.sam(optax.chain(optax.clip_by_global_norm(1.0), base))."
-            " (In place of optax.MultiSteps, use micro_batches.)"
+            "a sharpness-aware optimizer must get the gradient unchanged, because it "
+            "evaluates further gradients itself: a transformation before it in "
+            "optax.chain, or around it, would act on the first ascent only. Move it "
+            "into the base, as in "
+            "lb.sam(optax.chain(optax.clip_by_global_norm(1.0), base)). (Instead of "
+            "optax.MultiSteps, use micro_batches.)"
         )
     return dataclasses.replace(loss, grads=grads)
 

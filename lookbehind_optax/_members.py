@@ -1,4 +1,4 @@
-"""The optimizers by name: a direction, a descent, and a number of ascent steps."""
+"""The named optimizers: each a direction, a descent, and a number of ascent steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def sam(
     mask: Mask = None,
     axis_name: AxisName = None,
 ) -> Optimizer:
-    r"""Sharpness-aware minimization: descend with the gradient from one step uphill.
+    r"""Sharpness-aware minimization: descends with the gradient from one step uphill.
 
     .. math::
         p = \phi + \rho \frac{g}{\lVert g \rVert_2}, \qquad
@@ -46,8 +46,8 @@ def sam(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`, see
-      `sharpness_aware`. A step costs 2 gradients.
+      params, grad_fn=...)` takes trees of the shapes of `params`; see
+      `sharpness_aware`. A step costs 2 gradient evaluations.
 
     Raises:
       TypeError: if a number has the wrong type.
@@ -90,7 +90,7 @@ def asam(
     axis_name: AxisName = None,
     weights: Weights = None,
 ) -> Optimizer:
-    r"""Adaptive SAM: as `sam`, in a ball that stretches with the weights.
+    r"""Adaptive SAM: like `sam`, in a ball that stretches with the weights.
 
     The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
     size of the weights.
@@ -132,8 +132,8 @@ def multistep_sam(
       base: the base optimizer A, any Optax optimizer.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
-      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
-        optimizer.
+      k: number of ascent steps, which reach up to k ρ from φ; with k = 0 this is the
+        base optimizer.
       average: whether the base optimizer gets the mean of the k gradients instead of
         the last one.
       mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
@@ -143,8 +143,8 @@ def multistep_sam(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`, see
-      `sharpness_aware`. A step costs k + 1 gradients.
+      params, grad_fn=...)` takes trees of the shapes of `params`; see
+      `sharpness_aware`. A step costs k + 1 gradient evaluations.
 
     Raises:
       TypeError: if a number has the wrong type.
@@ -191,7 +191,7 @@ def multistep_asam(
     axis_name: AxisName = None,
     weights: Weights = None,
 ) -> Optimizer:
-    r"""Multistep-ASAM: as `multistep_sam`, in a ball that stretches with the weights.
+    r"""Multistep-ASAM: like `multistep_sam`, in a ball that stretches with the weights.
 
     The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
     size of the weights.
@@ -239,21 +239,23 @@ def lookbehind_sam(
         tick once a step.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
-      k: number of ascent steps, which lead up to k ρ away; with k = 0 this is the base
-        optimizer.
+      k: number of ascent steps, which reach up to k ρ from φ; with k = 0 this is the
+        base optimizer.
       alpha: α ≥ 0, the step of the slow weights; a scalar, a schedule that counts
         steps, or `adaptive_alpha()`. By default 1/k. Without momentum in the base, a
         step is about α k times as long as the base optimizer's. With momentum β it is
-        longer, since the velocity advances k times and α doesn't take it back: on a
-        quadratic with β = 0.9 the largest stable learning rate (times the curvature) is
-        3.8 for SGD, and at α = 1/k 0.42 (k = 2), 0.28 (5) and 0.27 (10).
-      pullback: "none" leaves the base's momentum and moments where k updates have taken
-        them (the paper); "pullback" takes them back with the weights, by α, from where
-        they were before the climb (1.95, 0.86 and 0.51 above); "reset" gives them their
-        initial values. Counts and schedules are left alone.
-      reuse_gradients: whether a gradient serves both to descend and, next, to ascend.
-        If not, inner step i takes both from `grad_fn(·, i)`, as the paper does where
-        it switches the minibatch inside the loop: 2k gradients a step.
+        longer, because the velocity advances k times and α doesn't pull it back: on a
+        quadratic with β = 0.9, the largest stable learning rate (times the curvature)
+        is 3.8 for SGD; at α = 1/k it is 0.42 for k = 2, 0.28 for k = 5 and 0.27 for
+        k = 10.
+      pullback: "none" leaves the base's momentum and moments as they are after k
+        updates (as in the paper); "pullback" moves them back with the weights, to a
+        share α of the way from their values before the climb (the rates above become
+        1.95, 0.86 and 0.51); "reset" restores their initial values. Counts and
+        schedules are left alone.
+      reuse_gradients: whether each descent gradient is also the next ascent gradient.
+        If not, inner step i takes both from `grad_fn(·, i)`, as the paper does when it
+        switches the minibatch inside the loop, for 2k gradient evaluations a step.
       mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
         parameters; all by default.
       axis_name: a named axis over which descent gradients are averaged while ascent
@@ -261,8 +263,8 @@ def lookbehind_sam(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`, see
-      `sharpness_aware`. A step costs k + 1 gradients.
+      params, grad_fn=...)` takes trees of the shapes of `params`; see
+      `sharpness_aware`. A step costs k + 1 gradient evaluations.
 
     Raises:
       TypeError: if a number has the wrong type.
@@ -316,7 +318,7 @@ def lookbehind_asam(
     axis_name: AxisName = None,
     weights: Weights = None,
 ) -> Optimizer:
-    r"""Lookbehind over ASAM: as `lookbehind_sam`, in a ball that stretches.
+    r"""Lookbehind over ASAM: like `lookbehind_sam`, in a ball that stretches.
 
     The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
     size of the weights.
@@ -351,7 +353,7 @@ def gsam(
     mask: Mask = None,
     axis_name: AxisName = None,
 ) -> Optimizer:
-    r"""Surrogate-gap SAM: also closes the gap from the loss to the perturbed loss.
+    r"""Surrogate-gap SAM: also narrows the gap between perturbed loss and loss.
 
     .. math::
         g_s = \nabla L_d\Bigl(\phi + \rho \frac{g}{\lVert g \rVert_2}\Bigr), \qquad
@@ -365,20 +367,20 @@ def gsam(
       base: the base optimizer A, any Optax optimizer.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
-      alpha: α ≥ 0, the share of the clean gradient's part orthogonal to the perturbed
-        one that is taken off; a scalar or a schedule that counts steps.
+      alpha: α ≥ 0, how much to subtract of the clean gradient's part orthogonal to the
+        perturbed gradient; a scalar or a schedule that counts steps.
       mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
         parameters; all by default.
       axis_name: a named axis over which descent gradients are averaged while ascent
         gradients stay local (m-SAM).
 
     Returns:
-      A :class:`optax.GradientTransformationExtraArgs`, see `sharpness_aware`. A step
-      costs 2 gradients.
+      A :class:`optax.GradientTransformationExtraArgs`; see `sharpness_aware`. A step
+      costs 2 gradient evaluations.
 
     Raises:
       TypeError: if a number has the wrong type.
-      ValueError: if a number is out of its range, where that is known statically.
+      ValueError: if a number is out of range, where that is known statically.
 
     Example:
       >>> import jax.numpy as jnp
@@ -412,7 +414,7 @@ def wsam(
     mask: Mask = None,
     axis_name: AxisName = None,
 ) -> Optimizer:
-    r"""Weighted SAM: descend along the loss plus a multiple of its sharpness.
+    r"""Weighted SAM: minimizes the loss plus a multiple of its sharpness.
 
     .. math::
         g_s = \nabla L_d\Bigl(\phi + \rho \frac{g}{\lVert g \rVert_2}\Bigr), \qquad
@@ -433,12 +435,12 @@ def wsam(
         gradients stay local (m-SAM).
 
     Returns:
-      A :class:`optax.GradientTransformationExtraArgs`, see `sharpness_aware`. A step
-      costs 2 gradients.
+      A :class:`optax.GradientTransformationExtraArgs`; see `sharpness_aware`. A step
+      costs 2 gradient evaluations.
 
     Raises:
       TypeError: if a number has the wrong type.
-      ValueError: if a number is out of its range, where that is known statically.
+      ValueError: if a number is out of range, where that is known statically.
 
     Example:
       >>> import jax.numpy as jnp
@@ -473,34 +475,34 @@ def friendly_sam(
     mask: Mask = None,
     axis_name: AxisName = None,
 ) -> Optimizer:
-    r"""Friendly SAM: climbs along what is special to the minibatch.
+    r"""Friendly SAM: ascends along the minibatch-specific part of the gradient.
 
     .. math::
         p = \phi + \rho \frac{g - \sigma m}{\lVert g - \sigma m \rVert_2}, \qquad
         \phi \leftarrow \phi + A(\nabla L_d(p), \phi), \qquad
         m \leftarrow \lambda m + (1 - \lambda) g
 
-    with g the clean gradient at the parameters φ, and m its average over the steps
-    before, from 0.
+    with g the clean gradient at the parameters φ, and m its average over previous
+    steps, which starts at 0.
 
     Args:
       base: the base optimizer A, any Optax optimizer.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
-      sigma: σ ≥ 0, the share of the average that is taken off the gradient.
-      decay: 0 ≤ λ < 1, of the average.
+      sigma: σ ≥ 0, the share of the average to subtract from the gradient.
+      decay: 0 ≤ λ < 1, the decay rate of the average.
       mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
         parameters; all by default.
       axis_name: a named axis over which descent gradients are averaged while ascent
         gradients stay local (m-SAM).
 
     Returns:
-      A :class:`optax.GradientTransformationExtraArgs`, see `sharpness_aware`. A step
-      costs 2 gradients.
+      A :class:`optax.GradientTransformationExtraArgs`; see `sharpness_aware`. A step
+      costs 2 gradient evaluations.
 
     Raises:
       TypeError: if a number has the wrong type.
-      ValueError: if a number is out of its range, where that is known statically.
+      ValueError: if a number is out of range, where that is known statically.
 
     Example:
       >>> import jax.numpy as jnp

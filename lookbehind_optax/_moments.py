@@ -1,4 +1,4 @@
-"""Momentum and moments, which follow weights that are taken back."""
+"""Momentum and moments, pulled back along with the weights."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lookbehind_optax import _precision
 
 
 def check(pullback: str) -> None:
-    """The name is that of a way."""
+    """Checks that `pullback` is the name of a method."""
     _numbers.check_choice("pullback", pullback, ("none", "reset", "pullback"))
 
 
@@ -19,13 +19,13 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
     """The base optimizer's state after its weights moved back to a share α of the way.
 
     Args:
-      pullback: "none" returns `end`, "reset" gives its moments their initial values,
+      pullback: "none" returns `end`, "reset" restores the moments' initial values,
         "pullback" interpolates them by α from `start`. Moments are the leaves that
-        correspond to parameters; counts and schedules stay.
+        correspond to parameters; counts and schedules are left alone.
       base: the base optimizer.
-      params: what it would be initialised with.
-      start: its state where the way began.
-      end: its state where it ended.
+      params: the parameters to initialise it with.
+      start: its state at the beginning of the way.
+      end: its state at the end of the way.
       alpha: a number, or a tree like `params` with one for each leaf.
     """
     if pullback == "none":
@@ -49,7 +49,7 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
             return now
         if pullback == "reset":
             return then.astype(now.dtype)
-        # A flag for each weight has the weight's shape, too.
+        # A flag for each weight also has the weight's shape.
         is_number = jnp.issubdtype(now.dtype, jnp.inexact)
         return _precision.interpolate(then, now, a) if is_number else now
 

@@ -36,30 +36,30 @@ def nnx_step(
         \phi \leftarrow \phi + u
 
     It replaces `nnx.value_and_grad`, and calls `optimizer.update` with the clean
-    gradient, so that what a subclass adds to it is done, too. Call it inside `nnx.jit`.
-    What else the forward pass changes in the model (BatchNorm's statistics, counters of
-    random streams) is changed by the clean pass alone: all evaluations of a step start
-    from the same, and share dropout masks. Where the batch is split, floating-point
-    values are averaged over the parts, and others come from the first.
+    gradient, so anything that a subclass adds there still runs. Call it inside
+    `nnx.jit`. Only the clean pass updates the rest of the model's state (BatchNorm's
+    statistics, counters of random streams): all evaluations of a step start from the
+    same state and share dropout masks. If the batch is split, floating-point values of
+    this state are averaged over the parts, and others come from the first part.
 
     Args:
       model: an `nnx.Module`.
       optimizer: the `nnx.Optimizer` made for it, around any Optax optimizer. Its `wrt`
-        says what the parameters are.
-      loss_fn: from `(model, *args, **kwargs)` to the loss, a real scalar, or with
-        `has_aux` to a pair of it and anything else.
-      *args: the batch; and `nnx.Rngs`, which advance once a step, as the model's do.
+        selects the parameters.
+      loss_fn: a function of `(model, *args, **kwargs)` that returns the loss, a real
+        scalar; with `has_aux`, it returns a pair of the loss and anything else.
+      *args: the batch, and any `nnx.Rngs`, which advance once a step, like the model's.
       has_aux: as for `make_step`.
-      dynamic_scale: as for the step of `make_step`. Where a gradient overflows, model
-        and optimizer stay as they are.
+      dynamic_scale: as for the step of `make_step`. If a gradient overflows, model and
+        optimizer are left unchanged.
       switch_minibatches: as for `make_step`.
-      micro_batches: as for `make_step`. BatchNorm normalises each part by itself, and
+      micro_batches: as for `make_step`. BatchNorm normalises each part separately, and
         the new statistics are the mean over the parts.
-      m: as for `make_step`. BatchNorm normalises each group by itself, and the new
+      m: as for `make_step`. BatchNorm normalises each group separately, and the new
         statistics are the mean over the groups.
       axis_name: as for `make_step`.
-      fresh_keys: as for `make_step`; the keys of the model's own random streams are
-        among those folded.
+      fresh_keys: as for `make_step`; this includes the keys of the model's own random
+        streams.
       **kwargs: further arguments of `loss_fn`, the same for all examples.
 
     Returns:
@@ -121,7 +121,7 @@ def nnx_step(
 
 
 def _update(model, optimizer, grads, recorded):
-    """The optimizer's own update, or an override of it, with what the step found."""
+    """Calls the optimizer's update, or an override of it, with the step's results."""
     tx, optimizer.tx = optimizer.tx, _replay.replaying(recorded)
     try:
         optimizer.update(model, grads)
@@ -130,7 +130,7 @@ def _update(model, optimizer, grads, recorded):
 
 
 def _split(everything, wrt, loss_fn, has_aux):
-    """The loss as a pure function of the parameters, and what else it takes."""
+    """The loss as a pure function of the parameters, and the rest of its inputs."""
     from flax import nnx
 
     def is_param(path, variable):  # the model is the first of `everything`
@@ -142,7 +142,7 @@ def _split(everything, wrt, loss_fn, has_aux):
         copy = nnx.merge(graphdef, _like(nnx.as_pure(like), params), *of_model)
         args, kwargs = _with_streams((args, kwargs), copy[1])
         loss, aux = _aux.pair(loss_fn(copy[0], *args, **kwargs), has_aux)
-        # Keys may be folded, and of a random stream only the counter changes in use.
+        # Keys may be folded, and using a random stream changes only its counter.
         *_, rest = nnx.split(copy, is_param, _is_key, ...)
         return loss, (aux, _aux.ModelState(rest))
 
@@ -152,7 +152,7 @@ def _split(everything, wrt, loss_fn, has_aux):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-    """Stands for random stream number `index` among the arguments of a loss."""
+    """A placeholder for random stream number `index` in the arguments of a loss."""
 
     index: int
 

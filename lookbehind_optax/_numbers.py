@@ -16,7 +16,7 @@ ScalarOrSchedule = jax.typing.ArrayLike | optax.Schedule
 
 
 def check_count(name: str, value: Any, minimum: int) -> None:
-    """Counts shape the program, so they are Python integers, never traced."""
+    """Checks a count, which shapes the program and so must be a Python integer."""
     if isinstance(value, (jax.Array, jax.core.Tracer)):
         raise TypeError(
             f"{name} must be a Python integer, because it shapes the program; "
@@ -32,9 +32,9 @@ def check_count(name: str, value: Any, minimum: int) -> None:
 def check_number(
     name: str, value: Any, *, schedule: bool = True, below: float = math.inf
 ) -> None:
-    """A non-negative scalar, or a schedule of them where `schedule` allows it.
+    """Checks for a non-negative scalar, or for a schedule if `schedule` allows it.
 
-    Values under a trace, and what schedules will return, can't be seen here.
+    Traced values, and the values that a schedule will return, can't be checked here.
     """
     if schedule and callable(value):
         return
@@ -51,7 +51,7 @@ def check_number(
 
 
 def at_step(name: str, value: Any, count: jax.Array, params: Any) -> jax.Array:
-    """The number, or what the schedule says at `count`, as wide as the parameters."""
+    """The number, or the schedule's value at `count`, as wide as the parameters."""
     if callable(value):
         value = value(count)
         _check_scalar(name, value)
@@ -59,7 +59,7 @@ def at_step(name: str, value: Any, count: jax.Array, params: Any) -> jax.Array:
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """The value is one of the choices."""
+    """Checks that the value is one of the choices."""
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {listed}; got {value!r}.")

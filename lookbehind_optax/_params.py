@@ -1,4 +1,4 @@
-"""What parameters must be, what must be like them, and which of them are perturbed."""
+"""Checks of parameters and of trees like them, and masks of the perturbed ones."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ Mask = Any  # a tree of booleans, or a function from params to one
 
 
 def check_params(params: Any) -> None:
-    """Parameters are there, and can be moved by a real step along a gradient."""
+    """Checks that parameters are given, and can take a real step along a gradient."""
     if params is None:
         raise ValueError("params must be passed: update(grads, state, params, ...).")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -25,22 +25,22 @@ def check_params(params: Any) -> None:
             raise TypeError(
                 "params must hold floating-point or complex arrays; the leaf "
                 f"{_at(path)} is {got}. "
-                "Take what is not trained out of params, and make arrays of the rest."
+                "Remove untrained leaves from params, and convert the rest to arrays."
             )
 
 
 def check_whole(params: Any) -> None:
-    """The loss is called with all of the parameters, so none may be masked away."""
+    """Checks that no parameters are masked away, as the loss needs all of them."""
     if _trees.nodes(params, optax.MaskedNode):
         raise ValueError(
             "params must be whole; got optax.MaskedNode in it, as from optax.masked or "
-            "optax.partition around a sharpness-aware optimizer. Wrap it around them, "
+            "optax.partition around a sharpness-aware optimizer. Put them inside it, "
             "as in lb.sam(optax.partition(...)), and say with mask= what to perturb."
         )
 
 
 def check_like_params(name: str, tree: Any, params: Any) -> None:
-    """`tree` has the structure and the shapes of `params`; its precision may differ."""
+    """Checks that `tree` has the structure and shapes of `params`, in any precision."""
     got, expected = jax.tree.structure(tree), jax.tree.structure(params)
     if got != expected:
         raise ValueError(
@@ -91,9 +91,9 @@ def masked(mask: Mask | None, params: Any) -> Any:
         ) from error
     if not any(jax.tree.leaves(keep)):
         raise ValueError(
-            "mask must leave something to perturb; got one without a True. (Under "
-            "optax.inject_hyperparams, a function needs static_args=('mask',); for a "
-            "step without a climb, use k=0.)"
+            "mask must leave something to perturb; got a mask without a True. (Under "
+            "optax.inject_hyperparams, a mask that is a function needs "
+            "static_args=('mask',); for a step without a climb, use k=0.)"
         )
     return keep
 
@@ -102,12 +102,12 @@ def trainable(params: Any) -> Any:
     """The parameters with None in place of leaves that aren't floating-point arrays."""
     found = _precision.floats(params)
     if not jax.tree.leaves(found):
-        check_params(params)  # says what they are
+        check_params(params)  # raises, and says what they are
     return found
 
 
 def merge(trained: Any, params: Any) -> Any:
-    """The parameters with what `trainable` returned, or what became of it, in place."""
+    """The parameters with the leaves of `trained`, a tree like that of `trainable`."""
 
     def choose(new, old):
         return old if new is None else new

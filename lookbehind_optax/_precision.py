@@ -6,7 +6,7 @@ import optax
 
 
 def wide_dtype(tree):
-    """float64 where any leaf is that precise, else float32."""
+    """float64 if any leaf is that precise, else float32."""
     # `result_type` sees NumPy's float64 as JAX will: as float32, unless x64 is on.
     is_double = any(
         jnp.finfo(jnp.result_type(x)).bits > 32 for x in jax.tree.leaves(tree)
@@ -15,7 +15,7 @@ def wide_dtype(tree):
 
 
 def widen(tree):
-    """Casts every leaf to the wide dtype of the tree, complex leaves staying complex.
+    """Casts every leaf to the wide dtype of the tree; complex leaves stay complex.
 
     `optax.tree.norm` works in the dtype of the leaves, where the norm of 70 000
     float16 ones is infinite; casting first costs nothing, because XLA fuses the
@@ -35,7 +35,7 @@ def is_float(x):
 
 
 def floats(tree):
-    """The tree with None in place of what isn't a floating-point array."""
+    """The tree with None in place of leaves that aren't floating-point arrays."""
     return jax.tree.map(lambda x: x if is_float(x) else None, tree)
 
 

@@ -1,4 +1,4 @@
-"""One update, recorded in a step and played back to whoever wants to make it."""
+"""Records the update of a step and replays it for Flax's own update methods."""
 
 from typing import Any
 from typing import NamedTuple
@@ -10,13 +10,13 @@ class Recorded(NamedTuple):
     """An optimizer's state with its last update.
 
     Flax's `TrainState.apply_gradients` and `nnx.Optimizer.update` call an optimizer
-    themselves, and subclasses add to them. So the step is taken first, and they get
-    what it found as an optimizer that repeats it.
+    themselves, and subclasses extend them. So the step is taken first, and these
+    methods then get an optimizer that replays its result.
 
     Attributes:
       opt_state: the state of the optimizer.
-      grads: the gradient that came in last.
-      updates: the update that was made of it.
+      grads: the last incoming gradient.
+      updates: the update made from it.
     """
 
     opt_state: Any
@@ -42,7 +42,7 @@ def recording(optimizer) -> optax.GradientTransformationExtraArgs:
 
 
 def replaying(recorded: Recorded) -> optax.GradientTransformationExtraArgs:
-    """An optimizer that makes the recorded update, whatever comes in."""
+    """An optimizer that makes the recorded update, whatever its input."""
 
     def update(updates, state, params=None, **extra_args):
         return recorded.updates, recorded.opt_state

@@ -29,21 +29,21 @@ OptState = TypeVar("OptState")
 
 
 class StepOutput(NamedTuple):
-    """What a step saw, with one structure for every optimizer.
+    """The results of a step, with the same structure for every optimizer.
 
     Attributes:
-      loss: the loss at the parameters before the step, of the first minibatch where
-        the step switches them; float32 scalar (float64 where the loss is).
-      aux: what `loss_fn` returned beside the loss in that same clean pass; None
+      loss: the loss at the parameters before the step, on the first minibatch if the
+        step switches minibatches; float32 scalar (float64 if the loss is).
+      aux: what `loss_fn` returned besides the loss in the same clean pass; None
         without `has_aux`.
       grad_norm: norm of the clean gradient; float32 scalar.
-      perturbed_loss: loss at the last perturbed point, which is that of `loss` where
-        the optimizer doesn't climb; float32 scalar. Less `loss`, it is the sharpness
-        that the climb found.
-      alpha: α of the step, averaged over tensors where there is one for each; 1 where
-        nothing was interpolated; float32 scalar.
-      finite: whether all gradients of the step were finite; where they weren't, it
-        changed nothing. None without `dynamic_scale`.
+      perturbed_loss: loss at the last perturbed point, the same as `loss` if the
+        optimizer doesn't climb; float32 scalar. `perturbed_loss - loss` is the
+        sharpness that the climb found.
+      alpha: α of the step, averaged over tensors if each has its own; 1 if nothing was
+        interpolated; float32 scalar.
+      finite: whether all gradients of the step were finite; if not, the step changed
+        nothing. None without `dynamic_scale`.
       dynamic_scale: the loss scale for the next step; None without one.
     """
 
@@ -57,7 +57,7 @@ class StepOutput(NamedTuple):
 
 
 class TrainStep(Protocol):
-    """A training step; parameters and state come back as the types that they were."""
+    """A training step, which preserves the types of parameters and state."""
 
     def __call__(
         self,
@@ -83,68 +83,70 @@ def make_step(
     axis_name: Any = None,
     fresh_keys: bool = False,
 ) -> TrainStep:
-    r"""Makes a training step of a loss and any Optax optimizer.
+    r"""Makes a training step from a loss and any Optax optimizer.
 
     .. math::
         g = \nabla L_d(\phi), \qquad
         u, s \leftarrow A(g, s, \phi;\ L_d, \nabla L_d), \qquad
         \phi \leftarrow \phi + u
 
-    The optimizer A gets whatever it may want beyond the gradient: `grad_fn` for
-    sharpness-aware members, `value` for `optax.contrib.reduce_on_plateau`, and `value`,
-    `grad` and `value_fn` for line searches. The step is pure: jit it, and donate its
-    first two arguments.
+    Besides the gradient, the optimizer A gets whatever it may need: `grad_fn` for
+    sharpness-aware optimizers, `value` for `optax.contrib.reduce_on_plateau`, and
+    `value`, `grad` and `value_fn` for line searches. The step is pure: jit it, and
+    donate its first two arguments.
 
     In `step(params, opt_state, *args, **kwargs)`, positional arguments are the batch:
-    arrays, or trees of them, with examples along the leading axis. What is the same
-    for all examples (keys, statistics, temperatures) goes in by keyword. Only
-    `switch_minibatches`, `micro_batches` and `m` make this difference. Leaves of the
-    parameters that aren't floating-point arrays, such as those of an Equinox module,
-    stay as they are.
+    arrays, or trees of them, with examples along the leading axis. Pass values that are
+    the same for all examples (keys, statistics, temperatures) by keyword. The
+    distinction matters only with `switch_minibatches`, `micro_batches` or `m`. Leaves
+    of the parameters that aren't floating-point arrays, such as those of an Equinox
+    module, are left unchanged.
 
     Args:
-      loss_fn: from `(params, *args, **kwargs)` to the loss, a real scalar. Where the
-        batch is split, it must be a mean over examples.
+      loss_fn: a function of `(params, *args, **kwargs)` that returns the loss, a real
+        scalar. If the batch is split, the loss must be a mean over examples.
       optimizer: any Optax optimizer.
       has_aux: whether `loss_fn` returns a pair of the loss and anything else, such as
         BatchNorm's new statistics or metrics.
-      switch_minibatches: whether the batch carries k minibatches on a further leading
-        axis, one for each inner step of a sharpness-aware optimizer. The clean
-        gradient is that of minibatch 0. The ascent of inner step i then takes the
-        gradient before it: k + 1 gradients. Or, with `reuse_gradients=False` in
-        the optimizer, it takes that of minibatch i: 2k gradients, as in the paper.
-      micro_batches: into how many parts each evaluation splits its batch, one after
-        the other in memory; n parts take the examples j, j + n, j + 2n, ...
-      m: the size of the groups of m-SAM. Each m consecutive examples share a
-        perturbation, the descent follows the mean over groups. The optimizer's
-        `axis_name` must be the one given here. To an optimizer that doesn't climb, m
+      switch_minibatches: whether the batch carries k minibatches on an additional
+        leading axis, one for each inner step of a sharpness-aware optimizer. The clean
+        gradient is that of minibatch 0. Inner step i then ascends along the previous
+        gradient, for k + 1 gradient evaluations in all; or, with
+        `reuse_gradients=False` in the optimizer, along the gradient of minibatch i, for
+        2k in all, as in the paper.
+      micro_batches: the number of parts into which each evaluation splits its batch,
+        processed one at a time to save memory; part j of n has the examples j, j + n,
+        j + 2n, ...
+      m: the size of the groups of m-SAM. Every m consecutive examples share a
+        perturbation, and the descent follows the mean over groups. The optimizer must
+        have the same `axis_name` as the step. For an optimizer that doesn't climb, m
         makes no difference.
-      axis_name: with m, a name for the axis of groups that the step makes. Without
-        m, an axis that is there already, of the `jax.shard_map`, `jax.pmap` or
-        `jax.vmap` around the step, over which loss, aux and gradients are averaged.
-        Perturbations are those of the whole batch, the same everywhere, unless the
-        optimizer has this `axis_name`, too: then each member of the axis is a group.
-      fresh_keys: whether each evaluation has PRNG keys of its own: evaluation n of the
-        step, counted from the clean one as 0, folds n into those (made by
-        `jax.random.key`) among the arguments. By default one dropout mask serves all
-        evaluations of a step.
+      axis_name: with m, a name for the axis of groups that the step makes. Without m,
+        an existing axis, of the `jax.shard_map`, `jax.pmap` or `jax.vmap` around the
+        step, over which loss, aux and gradients are averaged. Perturbations are those
+        of the whole batch, the same everywhere, unless the optimizer also has this
+        `axis_name`: then each member of the axis is a group.
+      fresh_keys: whether each evaluation has its own PRNG keys: the n-th evaluation
+        after the clean one folds n into the keys (made by `jax.random.key`) among the
+        arguments. By default, all evaluations of a step share one dropout mask.
 
     Returns:
       `step(params, opt_state, *args, dynamic_scale=None, **kwargs)`, which returns new
       parameters, a new state, and a :class:`StepOutput`. Micro-batches and members of
-      the axis fold their number into PRNG keys; loss and aux are averaged over them, so
+      the axis fold their index into PRNG keys; loss and aux are averaged over them, so
       the aux must hold floating-point means (or a :class:`ModelState`). `dynamic_scale`
-      is Flax's `DynamicScale`, or what has its `scale` and `value_and_grad`: its scale
-      multiplies the loss of every evaluation, for gradients of parameters in float32.
-      Where one overflows, parameters and state stay as they are, and the scale falls.
+      is Flax's `DynamicScale`, or any object with its `scale` and `value_and_grad`. The
+      scale multiplies the loss of every evaluation; the parameters should be float32.
+      If a gradient overflows, parameters and state are left unchanged, and the scale
+      falls.
 
     Raises:
-      TypeError: if a number is no integer; `step` raises it for a loss that isn't a
-        real scalar, an aux that doesn't match `has_aux` or that can't be averaged.
+      TypeError: if a number isn't an integer; `step` raises it for a loss that isn't a
+        real scalar, and for an aux that doesn't match `has_aux` or can't be averaged.
       ValueError: if `micro_batches` or `m` is less than 1, or `m` has no `axis_name`;
-        `step` raises it for a batch that can't be split as asked for, an axis that
-        isn't there, an optimizer with another k or `axis_name`, and a sharpness-aware
-        optimizer that doesn't get the gradient as it is.
+        `step` raises it for a batch that can't be split as requested, an axis that
+        isn't bound, an optimizer with another k or `axis_name`, and a sharpness-aware
+        optimizer that doesn't get the gradient unchanged.
 
     Example:
       >>> import jax
@@ -203,7 +205,7 @@ def make_step(
 def _step_of_group(
     evaluator, optimizer, axis_name, m, params, opt_state, batch, context
 ):
-    """The step as a member of the axis takes it, or all by itself without an axis."""
+    """The step of one member of the axis, or the whole step without an axis."""
     if axis_name is not None:
         batch, context = _keys.fold((batch, context), _axis.index(axis_name))
     evaluate = evaluator.with_gradient
@@ -243,7 +245,7 @@ def _step_of_group(
     scale = evaluator.dynamic_scale
     if scale is None:
         return *new, out
-    # After an overflow on the climb, all that follows on it is NaN.
+    # After an overflow, the rest of the climb is NaN.
     finite = _evaluation.is_finite((clean.grads, out.perturbed_loss, updates))
     finite = _axis.everywhere(axis_name, finite)
     out = out._replace(finite=finite, dynamic_scale=_rescaled(scale, finite))
@@ -251,17 +253,17 @@ def _step_of_group(
 
 
 def _extra_args(loss, forward, opt_state):
-    """What optimizers may ask for beyond the gradient."""
+    """The extra arguments that optimizers may ask for besides the gradient."""
     if _trees.nodes(opt_state, optax.contrib.SAMState):  # which takes nothing else
         return {"grad_fn": loss}
 
     def mean_loss(p):
         return _axis.mean(loss.axis_name, forward(p).loss)
 
-    if loss.axis_name is not None:  # the gradient of a mean over an axis is a local one
+    if loss.axis_name is not None:  # the gradient of a mean over an axis is local
         mean_loss = _with_gradient(mean_loss, lambda p: loss.everywhere(p, None, 0)[1])
 
-    # The keyword is others' argument, which a line search hands to value_fn.
+    # A line search also passes value_fn the `grad_fn` that is meant for others.
     def value_fn(p, *, grad_fn=None):
         return mean_loss(p)
 
@@ -270,7 +272,7 @@ def _extra_args(loss, forward, opt_state):
 
 
 def _output(loss, aux, new_state) -> StepOutput:
-    """What the step saw, from the sharpness-aware optimizer in it if there is one."""
+    """The results of the step, from its sharpness-aware optimizer if there is one."""
     value = _axis.mean(loss.axis_name, loss.value)
     out = StepOutput(
         loss=value,
@@ -289,18 +291,18 @@ def _check_call(opt_state, arguments, switch_minibatches, fresh_keys):
     if fresh_keys and not _keys.present(arguments):
         raise ValueError(
             "fresh_keys needs a PRNG key among the arguments of the step, made by "
-            "jax.random.key (those of jax.random.PRNGKey look like any integers)."
+            "jax.random.key (jax.random.PRNGKey makes ordinary integers instead)."
         )
     states = _trees.nodes(opt_state, _climb.SharpnessAwareState)
     if switch_minibatches and not states:
         raise ValueError(
             "switch_minibatches needs a sharpness-aware optimizer of this library; "
-            "any other would use the first minibatch alone."
+            "any other would use only the first minibatch."
         )
 
 
 def keep_if(flag, new, old):
-    """The new tree where the flag is set, else the old one, as far as it had them."""
+    """The new tree if the flag is set, else the old one; added leaves always stay."""
     old_leaves = {
         jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(old)
@@ -313,7 +315,7 @@ def keep_if(flag, new, old):
 
 
 def _with_gradient(function, gradient):
-    """A scalar function of a tree with a gradient of our own, conjugated as Optax's."""
+    """A scalar function of a tree with a custom gradient, conjugated as in Optax."""
     function = jax.custom_vjp(function)
 
     def backward(g, cotangent):
@@ -324,6 +326,6 @@ def _with_gradient(function, gradient):
 
 
 def _rescaled(dynamic_scale, finite):
-    """The next loss scale, of the gradient of a function finite where ours were."""
+    """The next loss scale, from a gradient that is finite if the step's were."""
     slope = jnp.where(finite, jnp.float32(1.0), jnp.float32(jnp.nan))
     return dynamic_scale.value_and_grad(lambda x: slope * x)(jnp.float32(0.0))[0]

@@ -6,7 +6,7 @@ import jax
 
 
 def nodes(tree: Any, kind: Any) -> list[Any]:
-    """All nodes whose type is `kind` (or one of several), wherever they stand."""
+    """All nodes whose type is `kind` (or one of several), wherever they are."""
 
     def is_kind(node):
         return isinstance(node, kind)

@@ -1,8 +1,8 @@
 """Measurements of trained networks: sharpness, curvature, landscapes, weight noise.
 
-They work with any model in JAX, whatever trained it: they ask for a function that
-returns the loss of each example, for parameters, and for the batches of a dataset.
-Each measurement compiles the function; `compiled` keeps its programs for the next ones.
+They work with any model in JAX, however it was trained: they take a function that
+returns the loss of each example, the parameters, and the batches of a dataset. Each
+measurement compiles the function; `compiled` keeps its programs for later measurements.
 """
 
 from lookbehind_optax.measure._batches import mean as mean

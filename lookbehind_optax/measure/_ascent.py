@@ -9,12 +9,12 @@ from lookbehind_optax.measure import _batches
 from lookbehind_optax.measure import _programs
 
 _sam = _directions.sam_direction()
-# It reads nothing that changes, so its programs may stay.
+# It reads nothing that changes, so its programs can be kept.
 STEEPEST = _sam._replace(update=_programs.compiled(_sam.update))
 
 
 def gradient(losses_fn, params, batch, mask):
-    """The sum over the examples that count, and its gradient."""
+    """The sum of the losses of the examples that count, and its gradient."""
 
     def total(params):
         return _batches.sums(losses_fn, params, batch, mask)
@@ -24,7 +24,7 @@ def gradient(losses_fn, params, batch, mask):
 
 
 def step(update, state, params, grads, radius):
-    """One step of length `radius`: where it leads, and the direction's next state."""
+    """One step of length `radius`: its end point, and the direction's next state."""
     uphill, state = update(grads, state, params)
     ahead = jax.tree.map(
         lambda p, d: p + jnp.asarray(radius, d.dtype) * d, params, uphill

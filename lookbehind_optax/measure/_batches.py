@@ -25,18 +25,18 @@ def mean(
     *,
     progress: Progress | None = None,
 ) -> Any:
-    """The mean of a function's values of each example, over a dataset.
+    """The mean over a dataset of a function's values for each example.
 
     Args:
       values_fn: `values_fn(params, *batch)` returns the values of the examples of a
         batch, such as their losses, in an array of shape (examples,), or a tree of
         such arrays.
       params: its first argument.
-      batches: the dataset, as a list of batches, a data loader, or anything else that
-        can be iterated over again; each a tuple of trees of arrays, whose first axes
-        are the examples. Any batch may be smaller than the first. The function sees it
-        filled up with copies of its first example, which count for nothing, so that
-        it is compiled once.
+      batches: the dataset: a list of batches, a data loader, or anything else that can
+        be iterated over again. Each batch is a tuple of trees of arrays, with examples
+        along their first axes. Any batch may be smaller than the first: it is padded
+        with copies of its first example, which don't count, so that the function is
+        compiled only once.
       progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
@@ -44,7 +44,7 @@ def mean(
 
     Raises:
       TypeError: if `batches` is a single batch, or can be iterated over only once.
-      ValueError: if there are no examples, or the values have another shape.
+      ValueError: if there are no examples, or the values have the wrong shape.
 
     Example:
       >>> import jax.numpy as jnp
@@ -95,8 +95,8 @@ def masked_sum(values: Any, mask: jax.typing.ArrayLike) -> Any:
         if jnp.shape(values) != jnp.shape(mask):
             raise ValueError(
                 "the function must return one value for each example, of shape "
-                f"{jnp.shape(mask)}; got {jnp.shape(values)}. (Of a mean over the "
-                "batch, the examples that fill up the last one couldn't be left out.)"
+                f"{jnp.shape(mask)}; got {jnp.shape(values)}. (A mean over the "
+                "batch would include the examples that pad the last one.)"
             )
         if not _precision.is_float(values):
             values = jnp.asarray(values, jnp.float32)
@@ -106,7 +106,7 @@ def masked_sum(values: Any, mask: jax.typing.ArrayLike) -> Any:
 
 
 def padded(batches: Batches, size: int = 0) -> Iterator[tuple[Any, np.ndarray]]:
-    """Batches of the size of the first, or of `size`, and what of them counts."""
+    """Batches padded to the size of the first, or `size`, and masks of what counts."""
     for batch in batches:
         batch = arguments(batch)
         count = examples_in(batch)
@@ -120,7 +120,7 @@ def padded(batches: Batches, size: int = 0) -> Iterator[tuple[Any, np.ndarray]]:
 
 
 def _fill(size, x):
-    """Copies, since a loss of zeros may be infinite."""
+    """Pads with copies, since the loss of an example of zeros may be infinite."""
     xp = jnp if isinstance(x, jax.Array) else np
     return xp.concatenate([x, xp.repeat(x[:1], size - len(x), axis=0)])
 
@@ -154,17 +154,17 @@ def _slice(batch, start, stop):
 
 
 def arguments(batch: Any) -> tuple[Any, ...]:
-    """A batch as it is passed on; a single array is one argument."""
+    """A batch as a tuple of arguments; a single array is one argument."""
     return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
 
 
 def examples_in(batch: Any) -> int:
-    """The length that all arrays of a batch have."""
+    """The length that all arrays of a batch share."""
     lengths = {len(x) if jnp.ndim(x) else None for x in jax.tree.leaves(batch)}
     if len(lengths) != 1 or None in lengths:
         raise ValueError(
-            "the arrays of a batch must have as many examples each, along their first "
-            f"axes; got shapes {[jnp.shape(x) for x in jax.tree.leaves(batch)]}."
+            "the arrays of a batch must have the same number of examples, along their "
+            f"first axes; got shapes {[jnp.shape(x) for x in jax.tree.leaves(batch)]}."
         )
     (length,) = lengths
     assert length is not None
@@ -174,10 +174,10 @@ def examples_in(batch: Any) -> int:
 def check_batches(
     name: str, batches: Any, fn: _programs.Compiled, before: int = 1
 ) -> None:
-    """Refuses a single batch, and what can be iterated over only once.
+    """Refuses a single batch, and anything that can be iterated over only once.
 
     Args:
-      name: of the argument.
+      name: name of the argument.
       batches: its value.
       fn: the function that the batches are for.
       before: number of its arguments before those of a batch.
@@ -187,13 +187,13 @@ def check_batches(
         if isinstance(batches, (tuple, list)):
             got = f"the {got} of one batch, of shapes {jax.tree.map(np.shape, batches)}"
         raise TypeError(
-            f"{name} must be a list of batches, or something else to iterate over; got "
+            f"{name} must be a list of batches, or another iterable over them; got "
             f"{got}. Put a single batch into a list."
         )
     if isinstance(batches, Iterator):
         raise TypeError(
             f"{name} must be a list, a data loader, or anything else that can be "
-            f"iterated over again; got {type(batches).__name__}, which ends after once."
+            f"iterated over again; got {type(batches).__name__}, which works only once."
         )
 
 
@@ -202,8 +202,8 @@ def _is_one_batch(batches, fn, before):
 
     Two arrays may well be two batches of one argument each. They are not if the
     function takes two arguments but not one. Nor are they if their dtypes or ranks
-    differ, because those of a dataset's batches don't: only the lengths of axes vary,
-    as those of sentences do.
+    differ, because the batches of a dataset differ only in the lengths of their axes,
+    as with sentences.
     """
     if not isinstance(batches, (tuple, list)):
         return isinstance(batches, (jax.Array, np.ndarray, Mapping))
@@ -219,5 +219,5 @@ def _is_one_batch(batches, fn, before):
 
 
 def show(items: Iterable[Any], progress: Progress | None, desc: str | None) -> Any:
-    """The items, with a bar if asked for."""
+    """The items, with a progress bar if there is one."""
     return items if progress is None else progress(items, desc=desc)

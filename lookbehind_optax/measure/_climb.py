@@ -38,27 +38,27 @@ def climb(
     *,
     direction: optax.GradientTransformation | None = None,
 ) -> Climb:
-    """The losses on the way up, and the alignment of the gradients there.
+    """The losses along an ascent, and the alignment of the gradients there.
 
-    It is the ascent of Multistep-SAM and Lookbehind-SAM on one minibatch: k steps of
-    length ρ, each along the gradient where it starts.
+    This is the ascent of Multistep-SAM and Lookbehind-SAM on one minibatch: k steps of
+    length ρ, each along the gradient at its starting point.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
         batch, of shape (examples,).
-      params: where it starts, a tree of floating-point arrays; computed in float32
+      params: the starting point, a tree of floating-point arrays; computed in float32
         or wider.
       batch: a tuple of trees of arrays.
-      rho: ρ > 0, radius of a step.
+      rho: ρ > 0, the radius of a step.
       k: number of steps.
-      direction: of ascent; `sam_direction()` by default.
+      direction: the direction of ascent; `sam_direction()` by default.
 
     Returns:
       Losses and cosines, k + 1 of each.
 
     Raises:
       TypeError: if an argument is of the wrong kind.
-      ValueError: if ρ isn't positive, k is less than 1, or the losses aren't one for
+      ValueError: if ρ isn't positive, k is less than 1, or there isn't one loss for
         each example.
 
     Example:

@@ -15,7 +15,7 @@ from lookbehind_optax.measure._landscape import Plane
 from lookbehind_optax.measure._noise import WeightNoise
 from lookbehind_optax.measure._sharpness import Sharpness
 
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart, darkest first.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, darkest first.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
 
@@ -24,8 +24,9 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
     """Loss against sharpness, a curve for each method, a point for each training ρ.
 
     Args:
-      results: for each method's name, the measured sharpness of what it trained, by the
-        ρ of its training. Of several measured radii, the first is drawn.
+      results: for each method's name, a mapping from each training ρ to the measured
+        sharpness of the trained network. If several radii were measured, the first is
+        drawn.
 
     Returns:
       A matplotlib figure, in the form of the paper's Figure 1.
@@ -34,7 +35,7 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    # The numbers of neighbouring curves stand on either side of them.
+    # Neighbouring curves have their numbers on opposite sides.
     sides = itertools.cycle(
         [
             {"xytext": (5, 5)},
@@ -66,7 +67,7 @@ def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
     """Sharpness over the radii, a curve for each method.
 
     Args:
-      results: by the methods' names.
+      results: the measurements, by the methods' names.
 
     Returns:
       A matplotlib figure, in the form of the paper's Figure 3.
@@ -92,12 +93,12 @@ def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
 def plot_noise(
     results: Mapping[str, WeightNoise], of: str | None = None, label: str = "value"
 ) -> Any:
-    """What noisy weights achieve over σ: mean and standard deviation over the draws.
+    """Values with noisy weights over σ: mean and standard deviation over the draws.
 
     Args:
-      results: by the methods' names.
-      of: which of the values, where they are a dictionary.
-      label: of the vertical axis.
+      results: the measurements, by the methods' names.
+      of: which of the values to draw, if they are a dictionary.
+      label: label of the vertical axis.
 
     Returns:
       A matplotlib figure, in the form of the paper's Figure 4.
@@ -124,11 +125,11 @@ def plot_alpha(results: Mapping[str, jax.typing.ArrayLike]) -> Any:
     """α over training, and the alignment of the gradients behind it.
 
     An adaptive α is (cos θ + 1) / 2, where θ is the angle between the first update of
-    the fast weights and all of them together: the right-hand scale is cos θ.
+    the fast weights and the sum of all their updates. The right-hand scale is cos θ.
 
     Args:
-      results: for each run's name its α at each step, or their means over epochs, of
-        shape (times,); `StepOutput` has them, and the trainer's log.
+      results: for each run's name, α at each step, or its means over epochs, of shape
+        (times,). `StepOutput` and the trainer's log contain α.
 
     Returns:
       A matplotlib figure, in the form of the paper's Figure 10.
@@ -151,10 +152,10 @@ def plot_alpha(results: Mapping[str, jax.typing.ArrayLike]) -> Any:
 
 
 def plot_climb(results: Mapping[str, Climb]) -> Any:
-    """Losses and alignment of the gradients on the way up.
+    """Losses and alignment of the gradients along ascents.
 
     Args:
-      results: by the methods' names.
+      results: the measurements, by the methods' names.
 
     Returns:
       A matplotlib figure.
@@ -179,9 +180,9 @@ def plot_line(
     """Values along lines.
 
     Args:
-      results: by the lines' names.
-      of: which of the values, where they are a dictionary.
-      label: of the vertical axis.
+      results: the measurements, by the lines' names.
+      of: which of the values to draw, if they are a dictionary.
+      label: label of the vertical axis.
 
     Returns:
       A matplotlib figure.
@@ -207,10 +208,10 @@ def plot_plane(
     """Values over a plane, as contours.
 
     Args:
-      plane: as measured.
-      points: coordinates (x, y) of points to be marked, by their names.
-      of: which of the values, where they are a dictionary.
-      label: of the values.
+      plane: the measured plane.
+      points: coordinates (x, y) of points to mark, by their names.
+      of: which of the values to draw, if they are a dictionary.
+      label: label of the values.
 
     Returns:
       A matplotlib figure.
@@ -240,7 +241,7 @@ def plot_spectrum(results: Mapping[str, Spectrum], width: float) -> Any:
     """The densities of Hessians' eigenvalues, on a logarithmic scale.
 
     Args:
-      results: by the methods' names.
+      results: the measurements, by the methods' names.
       width: standard deviation of the normal densities to which each point is
         broadened.
 
@@ -258,7 +259,7 @@ def plot_spectrum(results: Mapping[str, Spectrum], width: float) -> Any:
         density = np.asarray(spectrum.density(jnp.asarray(at), width))
         axes.plot(at, density, label=name, **style)
     axes.set_yscale("log")
-    # What is thousands of times rarer than one eigenvalue in a million is nothing.
+    # Anything thousands of times rarer than one eigenvalue in a million is cut off.
     axes.set_ylim(bottom=1e-9 / width)
     _finish(axes, "eigenvalue", "density", legend=True)
     return figure
@@ -282,7 +283,7 @@ def _named(results):
 
 
 def _styles():
-    """Without end; one a color and a marker later, each time the colors are used up."""
+    """Endless styles: each time the colors repeat, they get the next markers."""
     for i in itertools.count():
         color = COLORS[i % len(COLORS)]
         marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]

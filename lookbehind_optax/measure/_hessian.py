@@ -16,7 +16,7 @@ from lookbehind_optax.measure import _batches
 from lookbehind_optax.measure import _lanczos
 from lookbehind_optax.measure import _programs
 
-# Accelerators would multiply float32 vectors in fewer bits.
+# By default, accelerators multiply float32 vectors in fewer bits.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -27,8 +27,8 @@ class Eigenpairs(NamedTuple):
       values: λ, of shape (count,).
       vectors: the unit eigenvectors, a tree like the parameters, with a first axis of
         length `count`.
-      errors: ‖H v − λ v‖ and rounding, of shape (count,); some eigenvalue is within it
-        of λ.
+      errors: ‖H v − λ v‖ plus rounding, of shape (count,); some eigenvalue is within
+        this distance of λ.
     """
 
     values: jax.Array
@@ -40,8 +40,8 @@ class Trace(NamedTuple):
     """An estimate of a Hessian's trace.
 
     Attributes:
-      mean: of the draws.
-      standard_error: of the mean; NaN for a single draw.
+      mean: mean of the draws.
+      standard_error: standard error of the mean; NaN for a single draw.
       draws: vᵀ H v, of shape (draws,).
     """
 
@@ -51,21 +51,21 @@ class Trace(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """The density of a Hessian's eigenvalues, as points of mass 1 together.
+    """The density of a Hessian's eigenvalues, as weighted points.
 
     Attributes:
-      nodes: where they are, of shape (draws, iterations).
-      weights: their masses; those of a draw sum to 1.
+      nodes: positions of the points, of shape (draws, iterations).
+      weights: masses of the points, of the same shape; those of each draw sum to 1.
     """
 
     nodes: jax.Array
     weights: jax.Array
 
     def density(self, at: jax.Array, width: float) -> jax.Array:
-        """The points broadened to normal densities, at some places.
+        """The density at given places, with the points broadened to normal densities.
 
         Args:
-          at: where, of shape (places,).
+          at: the places, of shape (places,).
           width: standard deviation of the normal densities.
 
         Returns:
@@ -84,12 +84,12 @@ def hessian_vector_product(
 ) -> Any:
     """H v, with the Hessian H of the mean loss over a dataset.
 
-    A forward-mode derivative of the gradient, at about three times its cost.
+    This is a forward-mode derivative of the gradient, at about three times its cost.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
         batch, of shape (examples,).
-      params: where, a tree of real arrays; computed in float32 or wider.
+      params: the point, a tree of real arrays; computed in float32 or wider.
       vector: v, a tree of the same shapes.
       batches: the dataset, as for :func:`mean`.
 
@@ -98,7 +98,7 @@ def hessian_vector_product(
 
     Raises:
       TypeError: if an argument is of the wrong kind, or a parameter complex.
-      ValueError: if there are no examples, or the losses aren't one for each.
+      ValueError: if there are no examples, or there isn't one loss for each.
 
     Example:
       >>> import jax.numpy as jnp
@@ -126,18 +126,18 @@ def hessian_eigenvalues(
 ) -> Eigenpairs:
     """The largest eigenvalues of the Hessian of the mean loss, and their vectors.
 
-    By Lanczos' algorithm with full reorthogonalisation, from a random vector. It keeps
-    `iterations` vectors of the size of the parameters, and each iteration goes through
-    the dataset once. If `errors` are too large for you, it needs more iterations.
+    This uses Lanczos' algorithm with full reorthogonalisation, from a random vector. It
+    keeps `iterations` vectors of the size of the parameters, and each iteration goes
+    through the dataset once. If `errors` are too large, increase `iterations`.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
         batch, of shape (examples,).
-      params: where, a tree of real arrays; computed in float32 or wider.
+      params: the point, a tree of real arrays; computed in float32 or wider.
       batches: the dataset, as for :func:`mean`.
       count: number of eigenvalues, at most `iterations`.
-      iterations: of the algorithm; no more than there are parameters are made.
-      key: of the random vector; `jax.random.key(0)` by default.
+      iterations: number of iterations, limited to the number of parameters.
+      key: the PRNG key of the random vector; `jax.random.key(0)` by default.
       progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
@@ -145,8 +145,8 @@ def hessian_eigenvalues(
 
     Raises:
       TypeError: if an argument is of the wrong kind, or a parameter complex.
-      ValueError: if there are fewer parameters or iterations than `count`, no
-        examples, or the losses aren't one for each.
+      ValueError: if there are fewer parameters or iterations than `count`, if there
+        are no examples, or if there isn't one loss for each.
 
     Example:
       >>> import jax.numpy as jnp
@@ -195,7 +195,7 @@ def hessian_trace(
     key: jax.Array | None = None,
     progress: _batches.Progress | None = None,
 ) -> Trace:
-    r"""The trace of the Hessian of the mean loss, estimated.
+    r"""An estimate of the trace of the Hessian of the mean loss.
 
     .. math::
         \operatorname{tr} H = \mathbb{E}\, v^\top H v
@@ -206,10 +206,10 @@ def hessian_trace(
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
         batch, of shape (examples,).
-      params: where, a tree of real arrays; computed in float32 or wider.
+      params: the point, a tree of real arrays; computed in float32 or wider.
       batches: the dataset, as for :func:`mean`.
       draws: number of random vectors.
-      key: of the draws; `jax.random.key(0)` by default.
+      key: the PRNG key of the draws; `jax.random.key(0)` by default.
       progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
@@ -217,7 +217,7 @@ def hessian_trace(
 
     Raises:
       TypeError: if an argument is of the wrong kind, or a parameter complex.
-      ValueError: if there are no examples, or the losses aren't one for each.
+      ValueError: if there are no examples, or there isn't one loss for each.
 
     Example:
       >>> import jax.numpy as jnp
@@ -257,21 +257,21 @@ def hessian_spectrum(
     key: jax.Array | None = None,
     progress: _batches.Progress | None = None,
 ) -> Spectrum:
-    """The density of the eigenvalues of the Hessian of the mean loss, estimated.
+    """An estimate of the eigenvalue density of the Hessian of the mean loss.
 
-    By stochastic Lanczos quadrature: from a random vector, Lanczos' algorithm gives
-    points and weights that integrate polynomials of degree up to 2 `iterations` - 1 as
-    the density does, in the mean over the vectors. Each iteration of each draw goes
-    through the dataset once.
+    This uses stochastic Lanczos quadrature: from a random vector, Lanczos' algorithm
+    gives points and weights that, on average over the vectors, integrate polynomials of
+    degree up to 2 `iterations` - 1 as the density does. Each iteration of each draw
+    goes through the dataset once.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
         batch, of shape (examples,).
-      params: where, a tree of real arrays; computed in float32 or wider.
+      params: the point, a tree of real arrays; computed in float32 or wider.
       batches: the dataset, as for :func:`mean`.
       draws: number of random vectors.
-      iterations: of the algorithm; no more than there are parameters are made.
-      key: of the draws; `jax.random.key(0)` by default.
+      iterations: number of iterations, limited to the number of parameters.
+      key: the PRNG key of the draws; `jax.random.key(0)` by default.
       progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
@@ -279,7 +279,7 @@ def hessian_spectrum(
 
     Raises:
       TypeError: if an argument is of the wrong kind, or a parameter complex.
-      ValueError: if there are no examples, or the losses aren't one for each.
+      ValueError: if there are no examples, or there isn't one loss for each.
 
     Example:
       >>> import jax.numpy as jnp
@@ -316,10 +316,10 @@ class _Matrix(NamedTuple):
     """A Hessian as a matrix.
 
     Attributes:
-      times: its product with a flat vector.
-      unravel: a flat vector as a tree like the parameters.
+      times: returns its product with a flat vector.
+      unravel: turns a flat vector into a tree like the parameters.
       size: number of parameters.
-      dtype: of the vectors.
+      dtype: dtype of the vectors.
     """
 
     times: Callable[[jax.Array], jax.Array]
@@ -365,7 +365,7 @@ def _real(params):
     _params.check_params(params)
     if any(map(jnp.iscomplexobj, jax.tree.leaves(params))):
         raise TypeError(
-            "params must be real: a Hessian is of real parameters. Split complex ones "
-            "into their real and imaginary parts."
+            "params must be real, because the Hessian is defined for real parameters. "
+            "Split complex ones into their real and imaginary parts."
         )
     return _precision.widen(params)

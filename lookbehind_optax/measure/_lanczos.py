@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Accelerators would multiply float32 matrices in fewer bits.
+# By default, accelerators multiply float32 matrices in fewer bits.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -17,7 +17,7 @@ class Tridiagonal(NamedTuple):
     Attributes:
       matrix: T, tridiagonal, of shape (n, n).
       basis: the rows of Qᵀ, orthonormal, of shape (n, size).
-      rest: norm of what is left beyond the space, by which errors are estimated.
+      rest: norm of the residual outside the space, used to estimate errors.
     """
 
     matrix: jax.Array
@@ -34,9 +34,9 @@ def lanczos(
 ) -> Tridiagonal:
     """The operator's projection onto the space that it spans from `start` in n steps.
 
-    New vectors are made orthogonal to all before them, twice, since rounding would
-    otherwise bring back converged eigenvectors again and again (Golub & Van Loan,
-    Section 10.3). Where the space is exhausted, it continues from a random vector
+    Each new vector is made orthogonal to all previous ones, twice, since rounding would
+    otherwise keep bringing back converged eigenvectors (Golub & Van Loan, Section
+    10.3). If the space is exhausted, the algorithm continues from a random vector
     orthogonal to it, and so finds the other eigenvectors of a multiple eigenvalue.
 
     Args:
@@ -44,7 +44,7 @@ def lanczos(
       start: the first vector, not zero, of shape (size,).
       steps: `range(n)`, or a progress bar over it.
       n: dimension of the space, at most `size`.
-      key: of the random vectors.
+      key: the PRNG key of the random vectors.
     """
     basis = jnp.zeros((n, start.size), start.dtype)
     vector = _unit(start)
@@ -67,7 +67,7 @@ def lanczos(
 
 @jax.jit
 def _next(basis, image, fresh, scale):
-    """The next vector, and its share in the image of the last."""
+    """The next vector, and its coefficient in the image of the previous one."""
 
     def without(x):
         for _ in range(2):
@@ -78,7 +78,7 @@ def _next(basis, image, fresh, scale):
 
     left = without(image)
     rest = jnp.linalg.norm(left)
-    # Below this, it is rounding.
+    # A smaller residual is rounding.
     exhausted = rest <= 10 * jnp.finfo(rest.dtype).eps * scale
     other = without(fresh)
     vector = jnp.where(exhausted, _unit(other), _unit(left))
@@ -86,6 +86,6 @@ def _next(basis, image, fresh, scale):
 
 
 def _unit(x):
-    """Of length 1; 0 if it is 0, where nothing is left beside the space."""
+    """Scales x to length 1; it stays 0 if nothing is left outside the space."""
     norm = jnp.linalg.norm(x)
     return x / jnp.where(norm > 0, norm, jnp.ones_like(norm))

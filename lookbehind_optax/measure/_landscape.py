@@ -30,8 +30,8 @@ class Line(NamedTuple):
     def barrier(self) -> Any:
         """How far the values rise above the chord from the first to the last.
 
-        Of the loss from one solution to another it is the barrier of linear mode
-        connectivity (Frankle et al. 2020); it is 0 where nothing rises above.
+        For the loss between two solutions, this is the barrier of linear mode
+        connectivity (Frankle et al. 2020); it is 0 if nothing rises above the chord.
         """
         share = (self.t - self.t[0]) / (self.t[-1] - self.t[0])
 
@@ -49,7 +49,7 @@ class Plane(NamedTuple):
       x: positions along the first axis, of shape (columns,).
       y: positions along the second axis, of shape (rows,).
       values: means over the dataset, of shape (rows, columns), or a tree of such
-        arrays; as matplotlib's `contour` wants them.
+        arrays; as matplotlib's `contour` expects.
     """
 
     x: jax.Array
@@ -72,8 +72,8 @@ def line(
       values_fn: `values_fn(params, *batch)` returns the values of the examples of a
         batch, such as their losses, of shape (examples,), or a tree of such arrays.
       params: θ, a tree of floating-point arrays; computed in float32 or wider.
-      axis: a tree of the same shapes, such as :func:`towards` or
-        :func:`random_axis` return.
+      axis: a tree of the same shapes, such as :func:`towards` or :func:`random_axis`
+        returns.
       t: positions, of shape (points,).
       batches: the dataset, as for :func:`mean`; iterated over once for each point.
       progress: a progress bar, such as `tqdm.tqdm`.
@@ -84,7 +84,7 @@ def line(
     Raises:
       TypeError: if an argument is of the wrong kind.
       ValueError: if `axis` isn't like `params`, `t` isn't a vector, there are no
-        examples, or the values aren't one for each.
+        examples, or there isn't one value for each.
 
     Example:
       >>> import jax.numpy as jnp
@@ -137,7 +137,7 @@ def plane(
     Raises:
       TypeError: if an argument is of the wrong kind.
       ValueError: if an axis isn't like `params`, x or y isn't a vector, there are no
-        examples, or the values aren't one for each.
+        examples, or there isn't one value for each.
 
     Example:
       >>> import jax.numpy as jnp
@@ -170,8 +170,8 @@ def towards(params: Any, other: Any) -> Any:
     """The axis along which t = 0 is one point and t = 1 the other.
 
     Args:
-      params: the one, a tree of floating-point arrays.
-      other: the other, of the same shapes.
+      params: the point at t = 0, a tree of floating-point arrays.
+      other: the point at t = 1, of the same shapes.
 
     Returns:
       other - params, in float32 or wider.
@@ -187,15 +187,15 @@ def towards(params: Any, other: Any) -> Any:
 
 
 def random_axis(key: jax.Array, params: Any) -> Any:
-    """A random axis, filter-normalised: comparable among networks that rescale.
+    """A random axis, filter-normalised to compare networks of different scales.
 
-    Each filter, that is, what feeds one output unit, is drawn from a normal
-    distribution and given the norm of the network's own. Vectors and scalars (biases
-    and the scales of norms) aren't moved. The units are along the last axis of an
-    array, as in Flax's kernels.
+    Each filter, that is, all weights into one output unit, is drawn from a normal
+    distribution and scaled to the norm of the network's filter. Vectors and scalars
+    (biases and the scales of normalisation layers) are zero. The output units are along
+    the last axis of an array, as in Flax's kernels.
 
     Args:
-      key: of the draw.
+      key: the PRNG key of the draw.
       params: a tree of floating-point arrays.
 
     Returns:
@@ -233,19 +233,19 @@ def random_axis(key: jax.Array, params: Any) -> Any:
 
 
 def plane_through(params: Any, second: Any, third: Any) -> tuple[tuple[Any, Any], Any]:
-    """Orthonormal axes of the plane through three points, and where they are on it.
+    """Orthonormal axes of the plane through three points, and the points' coordinates.
 
     Args:
       params: the first point, the origin of the plane.
-      second: the second, on the first axis.
-      third: the third.
+      second: the second point, on the first axis.
+      third: the third point.
 
     Returns:
       The two axes, for :func:`plane`; and the coordinates (x, y) of the three points,
       of shape (3, 2).
 
     Raises:
-      ValueError: if the points aren't of the same shapes, or are on one line.
+      ValueError: if the points don't have the same shapes, or are on one line.
 
     Example:
       >>> import jax.numpy as jnp

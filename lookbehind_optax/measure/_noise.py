@@ -30,7 +30,7 @@ class WeightNoise(NamedTuple):
 
     @property
     def mean(self) -> Any:
-        """Over the draws, of shape (sigmas,)."""
+        """Mean over the draws, of shape (sigmas,)."""
         return jax.tree.map(lambda x: jnp.mean(x, axis=1), self.values)
 
     @property
@@ -54,22 +54,22 @@ def weight_noise(
 ) -> WeightNoise:
     r"""Means over a dataset with weights θ · δ, δ ~ N(1, σ²) for each weight.
 
-    All draws are evaluated together, by `vmap`. The statistics of BatchNorm belong to
-    the weights: given `reestimate`, they are estimated again for each draw.
+    All draws are evaluated together, by `vmap`. The statistics of BatchNorm depend on
+    the weights: with `reestimate`, they are re-estimated for each draw.
 
     Args:
       values_fn: `values_fn(params, *batch)` returns the values of the examples of a
-        batch, such as {"loss": ..., "accuracy": ...}, each of shape (examples,). Given
-        `reestimate`, `values_fn(params, statistics, *batch)`.
+        batch, such as {"loss": ..., "accuracy": ...}, each of shape (examples,). With
+        `reestimate`, it is called as `values_fn(params, statistics, *batch)`.
       params: θ, a tree of floating-point arrays; computed in float32 or wider.
       batches: the dataset, as for :func:`mean`; iterated over once for each σ.
       sigma: one standard deviation σ > 0 or several.
       draws: number of noisy networks for each σ.
-      key: of the noise; `jax.random.key(0)` by default.
-      statistics: running statistics to begin with, those of training.
+      key: the PRNG key of the noise; `jax.random.key(0)` by default.
+      statistics: the initial running statistics, those of training.
       reestimate: `reestimate(params, statistics, *batch)` returns the statistics
         after a batch, as a forward pass in training mode does. With a momentum of 0.9,
-        50 batches leave 0.5 % of those to begin with.
+        0.5 % of the initial statistics remain after 50 batches.
       training_batches: batches for `reestimate`, iterated over once for each σ.
       progress: a progress bar, such as `tqdm.tqdm`.
 
@@ -79,8 +79,8 @@ def weight_noise(
     Raises:
       TypeError: if an argument is of the wrong kind.
       ValueError: if σ isn't positive, `draws` is less than 1, there are no examples,
-        the values aren't one for each, or of `reestimate`, `statistics` and
-        `training_batches` one is missing or empty.
+        there isn't one value for each, or `reestimate`, `statistics` and
+        `training_batches` aren't either all given and not empty, or all omitted.
 
     Example:
       >>> import jax.numpy as jnp
@@ -118,7 +118,7 @@ def weight_noise(
 
 @jax.jit
 def _draw(keys, params, sigma):
-    """As many noisy networks as there are keys, along a first axis."""
+    """One noisy network for each key, stacked along a first axis."""
     leaves, structure = jax.tree.flatten(params)
 
     def one(key):
@@ -141,7 +141,7 @@ def _sums(values_fn, noisy, statistics, batch, mask):
 
 
 def _estimator(reestimate, statistics, batches, draws):
-    """A function from noisy networks to their statistics: a tuple of one, or none."""
+    """A function from noisy networks to their statistics: a tuple of one, or empty."""
     if reestimate is None:
         return lambda noisy: ()
     reestimate = _programs.compiled(reestimate)
@@ -156,7 +156,7 @@ def _estimator(reestimate, statistics, batches, draws):
         for batch in map(_batches.arguments, batches):
             own = program(noisy, start if own is None else own, batch)
         if own is None:
-            raise ValueError("training_batches must hold a batch; got none.")
+            raise ValueError("training_batches must hold at least one batch; got none.")
         return (own,)
 
     return estimated
@@ -171,7 +171,7 @@ def _check_statistics(statistics, reestimate, training_batches):
         if statistics is not None or training_batches is not None:
             raise ValueError(
                 "statistics and training_batches are for reestimate, which is missing; "
-                "pass it, or none of the three."
+                "pass all three or none."
             )
         return
     if not jax.tree.leaves(statistics):

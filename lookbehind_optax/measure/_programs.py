@@ -1,4 +1,4 @@
-"""Programs compiled for a function, which live as long as what holds them."""
+"""Programs compiled for a function, which live as long as the object that wraps it."""
 
 from collections.abc import Callable
 import functools
@@ -11,17 +11,17 @@ import jax
 class Compiled:
     """A function and the programs compiled for it.
 
-    JAX's own cache would outlive a measurement: a function that is a static argument
-    stays in it, and so does all that the function read when it was traced.
+    JAX's own cache would outlive a measurement: it keeps a function that is a static
+    argument, and everything that the function read when it was traced.
     """
 
     def __init__(self, fn: Callable[..., Any]):
-        """Nothing is compiled yet."""
+        """Wraps the function, and compiles nothing yet."""
         self._fn = fn
         self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function itself."""
+        """Calls the function itself."""
         return self._fn(*args, **kwargs)
 
     def program(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,9 +31,9 @@ class Compiled:
         return self._programs[kernel]
 
     def takes(self, count: int) -> bool:
-        """Whether the function can be called with so many arguments, or may be."""
+        """Whether the function takes this number of arguments, as far as is known."""
         try:
-            # A decorator may pass arguments of its own to what it wraps.
+            # A decorator may pass its own arguments to the function that it wraps.
             signature = inspect.signature(self._fn, follow_wrapped=False)
         except ValueError:  # A builtin may have none.
             return True
@@ -48,13 +48,13 @@ def compiled(fn: Callable[..., Any]) -> Compiled:
     """The function, compiled once for all measurements that it is passed to.
 
     A measurement compiles its function, and drops the programs when it returns, so that
-    it always measures the function as it is now. To measure again and again without
-    compiling again, such as after every epoch, wrap the function once and pass the
-    result in its place. The programs live as long as the result.
+    it always measures the current function. To measure repeatedly without recompiling,
+    such as after every epoch, wrap the function once and pass the result instead. The
+    programs live as long as the result.
 
-    They freeze what the function reads besides its arguments, such as a global or an
-    attribute of `self`, at its value in the first measurement. Pass whatever changes
-    as an argument, in `params` or in the batches.
+    They freeze everything the function reads besides its arguments, such as a global or
+    an attribute of `self`, at its value in the first measurement. Pass anything that
+    changes as an argument, in `params` or in the batches.
 
     Args:
       fn: a `losses_fn`, `values_fn` or `reestimate`. For a `direction`, wrap its

@@ -24,8 +24,8 @@ class Sharpness(NamedTuple):
     Attributes:
       rho: the radii, of shape (radii,).
       loss: L, at the point.
-      perturbed_loss: the highest found within each radius, a mean over the groups, of
-        shape (radii,).
+      perturbed_loss: the highest loss found within each radius, averaged over the
+        groups, of shape (radii,).
     """
 
     rho: jax.Array
@@ -34,7 +34,7 @@ class Sharpness(NamedTuple):
 
     @property
     def sharpness(self) -> jax.Array:
-        """Perturbed loss less loss, of shape (radii,)."""
+        """Perturbed loss minus loss, of shape (radii,)."""
         return self.perturbed_loss - self.loss
 
 
@@ -55,11 +55,11 @@ def sharpness(
         \frac{1}{|G|} \sum_{g \in G} \max_{\lVert \epsilon \rVert \le \rho}
         L_g(\theta + \epsilon) - L_g(\theta)
 
-    over the groups G of m examples into which the dataset falls, in its order, each
-    with a perturbation of its own; a last group that is smaller counts by its size. The
-    maximum is estimated from below as SAM does: by `steps` steps of length ρ / steps
-    uphill, along `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / abs(θ)‖,
-    and the sharpness is the adaptive one.
+    over the groups G of m consecutive examples of the dataset, each with its own
+    perturbation; a smaller last group is weighted by its size. As in SAM, the maximum
+    is estimated from below, by `steps` steps of length ρ / steps uphill, along
+    `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / abs(θ)‖, and the sharpness
+    is adaptive sharpness.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
@@ -67,10 +67,10 @@ def sharpness(
       params: θ, a tree of floating-point arrays; computed in float32 or wider.
       batches: the dataset, as for :func:`mean`; iterated over once.
       rho: one radius ρ > 0 or several, in units of the parameters.
-      m: size of the groups; by default, each batch is one. It may be larger than
+      m: size of the groups; by default, each batch is a group. It may be larger than
         the batches, which are then joined in memory, but not on the device at once.
       steps: number of ascent steps. The first gradient serves all radii.
-      direction: of ascent; `sam_direction()` by default.
+      direction: the direction of ascent; `sam_direction()` by default.
       progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
@@ -79,7 +79,7 @@ def sharpness(
     Raises:
       TypeError: if an argument is of the wrong kind.
       ValueError: if a radius isn't positive, m or `steps` is less than 1, there are no
-        examples, or the losses aren't one for each example.
+        examples, or there isn't one loss for each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,7 +110,7 @@ def sharpness(
     step = _programs.compiled(direction.update).program(_ascent.step)
 
     def climbed(grads, chunks, radius):
-        """Where the ascent ends whose first gradient is `grads`."""
+        """The end of the ascent whose first gradient is `grads`."""
         ahead, state = step(direction.init(params), params, grads, radius / steps)
         for _ in range(steps - 1):
             _, grads = gradient(ahead, chunks)
@@ -118,7 +118,7 @@ def sharpness(
         return ahead
 
     def sums(chunks):
-        """Over a group: of the loss, and of that at the end of each ascent."""
+        """Sums over a group, of the loss and of the loss at the end of each ascent."""
         value, grads = gradient(params, chunks)
         highest = [loss(climbed(grads, chunks, radius), chunks) for radius in radii]
         return value, jnp.stack(highest)
@@ -141,7 +141,7 @@ def _over_chunks(program):
 
 
 def _groups(batches, m):
-    """Each group, as chunks of a size that the device takes."""
+    """Each group, in chunks of a size that fits the device."""
     size = None
     if m is None:
         for batch in batches:

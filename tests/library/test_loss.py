@@ -99,7 +99,7 @@ IN_FRONT = {
     "freeze": optax.masked(optax.set_to_zero(), {"kernel": True, "bias": False}),
     "trace": optax.trace(0.9),
 }
-REFUSED = r"^a sharpness-aware optimizer must get the gradient as it is.* Move it into"
+REFUSED = r"^a sharpness-aware optimizer must get the gradient unchanged.* Move it into"
 
 
 @pytest.mark.parametrize("name", each(IN_FRONT, ["clip", "freeze"]))
@@ -144,8 +144,8 @@ def test_the_remedy_for_multi_steps():
     multi = optax.MultiSteps(lb.sam(SGD), 2)
     passing_on = optax.GradientTransformationExtraArgs(multi.init, multi.update)
     for optimizer, message in [
-        (multi, r"optax.MultiSteps passes neither on: in its place, use .*micro_bat"),
-        (passing_on, r"\(In place of optax.MultiSteps, use micro_batches\.\)"),
+        (multi, r"optax.MultiSteps passes neither on: use .*micro_batches inst"),
+        (passing_on, r"\(Instead of optax.MultiSteps, use micro_batches\.\)"),
     ]:
         with (
             pytest.raises(ValueError, match=message),

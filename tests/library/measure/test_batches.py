@@ -77,8 +77,8 @@ def test_progress_iterates_over_the_batches():
         (jnp.ones((2, 3)), TypeError, "Put a single batch into a list"),
         (iter([jnp.ones(2)]), TypeError, "iterated over again; got list_iterator"),
         (7, TypeError, "batches must be a list of batches"),
-        ([(jnp.ones(2), jnp.ones(3))], ValueError, "as many examples each"),
-        ([(jnp.ones(2), 1.0)], ValueError, "as many examples each"),
+        ([(jnp.ones(2), jnp.ones(3))], ValueError, "the same number of examples"),
+        ([(jnp.ones(2), 1.0)], ValueError, "the same number of examples"),
     ],
 )
 def test_bad_batches(batches, error, message):

@@ -97,7 +97,7 @@ def test_statistics_are_estimated_for_each_draw():
                 "statistics": jnp.ones(2),
                 "training_batches": [],
             },
-            "training_batches must hold a batch; got none",
+            "training_batches must hold at least one batch; got none",
         ),
     ],
 )
