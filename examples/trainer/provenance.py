@@ -23,17 +23,28 @@ def provenance() -> dict[str, object]:
 
 
 def revision() -> str:
-    """Revision of this code; "unknown" without Git or a repository."""
+    """Revision of this code; "unknown" without Git or a repository.
+
+    Results don't count as a change, since benchmarks write them as they run.
+    """
     if shutil.which("git") is None:
         return "unknown"
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+    commit = _git("rev-parse", "--short=12", "HEAD").stdout.strip()
+    if not commit:
+        return "unknown"
+    code = (":/", ":(top,exclude)benchmarks/results")
+    changed = _git("diff", "--quiet", "HEAD", "--", *code).returncode
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments):
+    return subprocess.run(
+        ["git", *arguments],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    return git.stdout.strip() or "unknown"
 
 
 def versions() -> dict[str, str]:

@@ -24,8 +24,8 @@ class Sharpness(NamedTuple):
     Attributes:
       rho: the radii, of shape (radii,).
       loss: L, at the point.
-      perturbed_loss: the highest loss found within each radius, averaged over the
-        groups, of shape (radii,).
+      perturbed_loss: the loss at the end of the ascent for each radius, averaged over
+        the groups, of shape (radii,).
     """
 
     rho: jax.Array

@@ -49,5 +49,12 @@ def test_sgd_and_sam(sentence, name):
     assert sentence.format(mean("SGD", name), mean("SAM", name)) in PAGE
 
 
+def test_the_share_of_the_gain_that_a_late_phase_keeps():
+    sgd, whole = mean("SGD"), mean("Lookbehind-SAM")
+    share = 100 * (mean("SAM, late, own anneal, 0.3") - sgd) / (whole - sgd)
+    assert f"keep {share:.0f} % of Lookbehind's gain" in PAGE
+
+
 def test_how_many_seeds():
-    assert f"{len(RESULT['rows']['SGD']['seeds'])} or more seeds each" in PAGE
+    fewest = min(len(row["seeds"]) for row in RESULT["rows"].values())
+    assert f"{fewest} or more seeds each" in PAGE
