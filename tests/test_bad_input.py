@@ -371,12 +371,14 @@ OTHERS = [
         ),
     )
 ]
-# A flag of a number refuses about eight values: every 21st case is of one flag after
+# A flag of a number refuses about eight values: every seventh case is of one flag after
 # another, and of one value after another.
 CASES = [
-    pytest.param(case, marks=() if i % every == 0 else pytest.mark.thorough)
-    for cases, every in ((OTHERS, 3), (OF_FLAGS, 21))
-    for i, case in enumerate(cases)
+    *OTHERS,
+    *(
+        pytest.param(case, marks=() if i % 7 == 0 else pytest.mark.thorough)
+        for i, case in enumerate(OF_FLAGS)
+    ),
 ]
 
 

@@ -119,6 +119,7 @@ FEW = {
 
 # And one of each way through the code, for what `make test` runs of them.
 QUICK = {
+    "multistep_asam_average",
     "lookbehind_sam_2k",
     "lookbehind_asam_adaptive",
     "friendly_sam",
@@ -126,7 +127,7 @@ QUICK = {
 }
 
 # Fewer still, for the steps of each library of networks.
-BRIEF = {"lookbehind_asam_adaptive", "friendly_sam"}
+BRIEF = {"lookbehind_asam_adaptive", "lookahead_sam", "friendly_sam"}
 
 
 def each(cases, quick=QUICK):

@@ -184,8 +184,8 @@ TRAJECTORIES = [
     ("adaptive_k2", "sgd"),
     ("adaptive_k2", "adam"),
 ]
-# Several gradients to descend along, from a loop.
-CROSSING = each(MEMBERS, ["adaptive_k5"])
+# One gradient and several to descend along, from a climb written out and from a loop.
+CROSSING = each(MEMBERS, ["multistep_asam_average", "adaptive_k5"])
 
 
 # What a compiled program holds, and what crosses.
@@ -445,7 +445,7 @@ def test_groups_in_a_sharded_batch(m, gradients, scalars):
     assert crossing.scalars == scalars
 
 
-@pytest.mark.parametrize("axis_name", each([None, "data"], ["data"]))
+@pytest.mark.parametrize("axis_name", [None, "data"])
 def test_own_gradients_on_switched_minibatches(axis_name):
     """With `reuse_gradients=False`: 2k reductions in step with each other, or k."""
     params, k = initial_params(), 3
@@ -531,7 +531,7 @@ IN_GROUPS += ["lookbehind_asam_adaptive"]
     each(
         [(name, "shard_map") for name in IN_GROUPS]
         + [(name, m) for name in IN_GROUPS[::3] for m in (4, 8, 16)],
-        [(IN_GROUPS[-1], 16)],
+        [(IN_GROUPS[-1], "shard_map"), (IN_GROUPS[-1], 16)],
     ),
 )
 def test_groups_equal_a_loop_over_groups(name, how, x64):
@@ -664,7 +664,8 @@ def assert_all_have(results, expected, stack):
     ("how", "name"),
     each(
         [(how, name) for how in UNDER for name in WHOLE_BATCH],
-        [("pmap", "friendly"), ("checked shard_map", "lookbehind")],
+        [("pmap", "friendly"), ("shard_map", "lookahead")]
+        + [("checked shard_map", name) for name in ("sgd", "lookbehind")],
     ),
 )
 def test_an_axis_takes_gradients_of_the_whole_batch(how, name, x64):
@@ -698,7 +699,7 @@ def test_the_optimizers_axis_makes_groups_of_devices(how, x64):
         assert_all_have((*here, out), (*there, expected), stack)
 
 
-@pytest.mark.parametrize("how", each(["pmap", "checked shard_map"], ["pmap"]))
+@pytest.mark.parametrize("how", ["pmap", "checked shard_map"])
 def test_a_whole_batch_over_devices_reduces_k_plus_1_gradients(how):
     """What crosses is what would without an axis: a gradient for each evaluation."""
     optimizer = lb.lookbehind_sam(SGD, RHO, 3)

@@ -100,7 +100,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", each(OPTIMIZERS, BRIEF))
+@pytest.mark.parametrize("name", each(OPTIMIZERS, {*BRIEF, "sgd"}))
 def test_it_is_the_step_by_hand(name, model):
     optimizer = OPTIMIZERS[name]
     step = eqx.filter_jit(lb.make_step(loss_fn, optimizer))
@@ -153,7 +153,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", each(PARTS, ["groups"]))
+@pytest.mark.parametrize("name", each(PARTS, ["fresh keys", "groups"]))
 def test_dropout_and_parts_of_the_batch(name, model):
     """Each with a mask of its own, whatever is beside the trained leaves."""
     options, parts = PARTS[name]
@@ -173,7 +173,6 @@ def test_dropout_and_parts_of_the_batch(name, model):
     assert (after.last.weight != model.last.weight).any()
 
 
-@pytest.mark.thorough
 def test_half_precision_and_loss_scale(model):
     """Leaves that aren't trained don't disturb what is scaled or kept."""
     from flax.training.dynamic_scale import DynamicScale

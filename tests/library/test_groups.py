@@ -146,7 +146,6 @@ def test_without_a_convolution_groups_are_side_by_side():
     assert products(2) == products(12) > 0
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "model", each([ConvNet(), Dense()], [ConvNet()]), ids=["conv", "dense"]
 )
@@ -174,7 +173,6 @@ def test_a_loss_that_communicates(model):
 ALL_OF_IT = {"micro_batches": 2, "switch_minibatches": True, "fresh_keys": True}
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     each(
@@ -236,7 +234,6 @@ def test_options_beside_groups(options):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.thorough
 def test_statistics_in_groups(x64):
     """Integers of a model's state beside convolutions: from the first group."""
     params, batch, plain = problem(ConvNet())

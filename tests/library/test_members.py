@@ -291,7 +291,6 @@ def test_friendly(name, leaves, k, rho, sigma, decay, base, seed):
         )
 
 
-@pytest.mark.thorough
 @given(leaves=TREES, rho=RHO, k=st.integers(1, 5), seed=st.integers(0, 2**31))
 def test_radius_and_rate_over_k(leaves, rho, k, seed):
     """The ρ/k variant of A.1.2: radius ρ/k, rate η/k, no interpolation."""
@@ -337,7 +336,6 @@ def test_lookahead(inner, leaves, rho, k, alpha, seed):
         )
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("inner", each(["sgd", "sam"], ["sam"]))
 @given(leaves=TREES, rho=RHO, k=st.integers(1, 2), seed=st.integers(0, 2**31))
 def test_lookahead_with_an_outer_optimizer(inner, leaves, rho, k, seed):
@@ -407,7 +405,7 @@ def one_step(optimizer):
 
 
 @pytest.mark.parametrize(
-    "name", each(NAMED, ["multistep_asam average", "friendly_sam"])
+    "name", each(NAMED, ["multistep_asam average", "lookbehind_sam", "friendly_sam"])
 )
 def test_defaults_of_the_named_members(name, x64):
     member, arguments = NAMED[name]
@@ -424,9 +422,7 @@ def test_defaults_of_the_named_members(name, x64):
 
 
 @pytest.mark.parametrize("k", each([1, 2, 3, 5], [5]))
-@pytest.mark.parametrize(
-    "member", each([lb.lookbehind_sam, lb.lookbehind_asam], [lb.lookbehind_sam])
-)
+@pytest.mark.parametrize("member", [lb.lookbehind_sam, lb.lookbehind_asam])
 def test_alpha_is_one_over_k_by_default(member, k):
     base = optax.sgd(0.1, momentum=0.9)
     updates, state = one_step(member(base, k=k))
@@ -447,9 +443,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", each(SAME, ["gsam, alpha = 0", "friendly_sam, sigma = 0"])
-)
+@pytest.mark.parametrize("name", SAME)
 def test_members_that_are_another_one(name):
     base = optax.sgd(0.1, momentum=0.9)
     make, other, rtol = SAME[name]
@@ -476,7 +470,7 @@ def test_members_that_are_another_one(name):
 
 
 @pytest.mark.parametrize("alpha", [1.0, lb.adaptive_alpha()], ids=["one", "adaptive"])
-@pytest.mark.parametrize("kind", each(["sam", "asam"], ["asam"]))
+@pytest.mark.parametrize("kind", ["sam", "asam"])
 def test_lookbehind_with_one_step_is_sam(kind, alpha):
     base = lenient(optax.adam(0.1))
     member = {"sam": lb.sam, "asam": lb.asam}[kind](base)

@@ -15,7 +15,6 @@ import lookbehind_optax as lb
 from tests.library.comparisons import assert_close
 from tests.library.comparisons import without_perturbed_loss
 from tests.library.lenient import lenient
-from tests.library.members import BRIEF
 from tests.library.members import each
 from tests.library.members import FEW
 from tests.library.members import GROUPED
@@ -27,7 +26,6 @@ from tests.library.problems import regression as problem
 from tests.library.problems import regression_loss as loss_fn
 
 each_member = pytest.mark.parametrize("name", each(FEW))
-PARTS = [{"micro_batches": 4}]
 
 
 def bare_step(optimizer, loss, extra=lambda loss, params, grads: {}):
@@ -104,9 +102,8 @@ OPTIMIZERS = {
     each(
         OPTIMIZERS,
         {
-            "lbfgs",
+            *("adam", "lbfgs", "contrib.sam in a chain", *QUICK),
             "lookbehind before reduce_on_plateau",
-            *QUICK,
         },
     ),
 )
@@ -201,7 +198,7 @@ def test_no_further_gradient_evaluation(k, reuse):
     assert len(calls) == (k + 1 if reuse else max(2 * k, 1))
 
 
-@pytest.mark.parametrize("name", each(FEW, BRIEF))
+@each_member
 def test_as_many_flops_as_the_bare_step(name):
     optimizer = FEW[name](SGD)
     params, batch = problem(examples=512, width=256)
@@ -287,7 +284,7 @@ def test_one_minibatch_for_a_base_optimizer():
 # m-SAM.
 
 
-@pytest.mark.parametrize("name", each(GROUPED, ["lookbehind_asam_adaptive"]))
+@pytest.mark.parametrize("name", each(GROUPED))
 def test_groups_of_m_equal_a_loop_over_groups(name, x64):
     groups = Groups()
     axis = {"axis_name": "group"}
@@ -312,12 +309,12 @@ def test_one_group_is_the_batch():
     )
 
 
-@pytest.mark.parametrize("micro_batches", each([1, 2], [2]))
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize(
     "name",
     each(
         ["adam", "lbfgs", "backtracking", "contrib.sam", "reduce_on_plateau"],
-        ["adam"],
+        ["adam", "contrib.sam"],
     ),
 )
 def test_groups_do_nothing_to_other_optimizers(name, micro_batches):
@@ -334,7 +331,7 @@ def test_groups_do_nothing_to_other_optimizers(name, micro_batches):
         assert_close((here, out), (there, expected), rtol=1e-5)
 
 
-@pytest.mark.parametrize("m", each([4, 12], [4]))
+@pytest.mark.parametrize("m", [4, 12])
 def test_a_wrapper_around_groups(m):
     """`apply_if_finite` asks about the groups' one update."""
     params, batch = problem()
@@ -363,10 +360,10 @@ def over_two_devices(function, in_specs, out_specs):
     return jax.jit(jax.shard_map(function, mesh=mesh_of(2), **specs))
 
 
-@pytest.mark.parametrize("micro_batches", each([1, 3], [3]))
+@pytest.mark.parametrize("micro_batches", [1, 3])
 @pytest.mark.parametrize(
     "name",
-    each(["sam", "lookbehind_sam", "sgd", "contrib.sam"], ["lookbehind_sam"]),
+    each(["sam", "lookbehind_sam", "sgd", "contrib.sam"], ["lookbehind_sam", "sgd"]),
 )
 def test_devices_are_groups(name, micro_batches):
     """As groups of half the batch are on one device."""
@@ -417,7 +414,6 @@ def test_arguments_that_are_no_examples_beside_an_axis():
     np.testing.assert_allclose(out.loss, np.mean(each), rtol=1e-6)
 
 
-@pytest.mark.thorough
 def test_an_ensemble_over_devices():
     """Parameters that differ from device to device, and no axis to average over."""
     params, batch = problem()
@@ -441,7 +437,7 @@ def test_an_ensemble_over_devices():
 # Gradient accumulation.
 
 
-@pytest.mark.parametrize("name", each(FEW, BRIEF))
+@each_member
 def test_micro_batches_give_the_same_step(name, x64):
     optimizer = FEW[name](SGD)
     params, batch = problem(jnp.float64)
@@ -476,9 +472,7 @@ def test_micro_batches_with_groups_and_switching(x64):
     assert_close(*results, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "name", each(["lookbehind_sam", "lookbehind_sam_k0"], ["lookbehind_sam"])
-)
+@pytest.mark.parametrize("name", ["lookbehind_sam", "lookbehind_sam_k0"])
 def test_micro_batches_save_memory(name):
     optimizer = FEW[name](SGD)
     params = {"kernel": jnp.ones((8, 64))}
@@ -499,7 +493,7 @@ def test_micro_batches_save_memory(name):
     assert temporary(8) < temporary(1) / 4
 
 
-@pytest.mark.parametrize("convolution", each([False, True], [True]))
+@pytest.mark.parametrize("convolution", [False, True])
 def test_micro_batches_are_a_loop_without_a_convolution(convolution):
     """On CPUs; as the climb, they go through one place."""
     x = jnp.ones((12, 8))
@@ -569,8 +563,8 @@ def test_one_key_or_a_fresh_one_for_each_evaluation(fresh):
 
 
 @pytest.mark.parametrize("reuse", [True, False], ids=["k+1", "2k"])
-@pytest.mark.parametrize("switch", each([False, True], [True]))
-@pytest.mark.parametrize("k", each([0, 1, 3], [3]))
+@pytest.mark.parametrize("switch", [False, True])
+@pytest.mark.parametrize("k", each([0, 1, 3], [0, 3]))
 def test_as_many_keys_as_evaluations(k, reuse, switch):
     """Counted as they are used; without fresh ones, there is one."""
     seen = []
@@ -599,9 +593,7 @@ def test_as_many_keys_as_evaluations(k, reuse, switch):
         assert len(set(seen)) == keys
 
 
-@pytest.mark.parametrize(
-    "options", each([{"m": 6, "axis_name": "g"}, {"micro_batches": 4}], PARTS)
-)
+@pytest.mark.parametrize("options", [{"m": 6, "axis_name": "g"}, {"micro_batches": 4}])
 def test_parts_of_the_batch_fold_their_number_into_keys(options):
     params, (x, y) = problem()
     key = jax.random.key(7)
@@ -637,7 +629,7 @@ def test_a_key_for_each_example():
 
 
 @pytest.mark.parametrize("dtype", each(["bfloat16", "float16"], ["bfloat16"]))
-@pytest.mark.parametrize("name", each(FEW, BRIEF))
+@each_member
 def test_low_precision_compute(name, dtype):
     """Parameters in float32, the forward pass in less."""
     optimizer = FEW[name](SGD)
@@ -664,7 +656,7 @@ def test_low_precision_compute(name, dtype):
 
 
 @pytest.mark.parametrize("micro_batches", each([1, 3], [1]))
-@pytest.mark.parametrize("name", each(FEW, BRIEF))
+@each_member
 def test_a_loss_scale_changes_no_direction(name, micro_batches):
     optimizer = FEW[name](SGD)
     params, batch = problem()
@@ -759,17 +751,7 @@ OVERFLOWING = {
 }
 
 
-FIRST_OVERFLOWING = [
-    "in the clean pass",
-    "on the climb, clipped",
-    "at the second ascent, averaged",
-    "in one group",
-    "on the climb, with a base that skips it",
-    "with a key in the state",
-]
-
-
-@pytest.mark.parametrize("name", each(OVERFLOWING, FIRST_OVERFLOWING))
+@pytest.mark.parametrize("name", OVERFLOWING)
 def test_an_overflowing_step_changes_nothing(name):
     """exp(11) is within float16, exp(12) is not."""
     optimizer, start, options = OVERFLOWING[name]
@@ -869,9 +851,7 @@ def test_has_aux_without_an_aux(returned):
     assert_refused(TypeError, message, {"has_aux": True}, lambda p, x, y: returned)
 
 
-@pytest.mark.parametrize(
-    "options", each([{"micro_batches": 4}, {"m": 6, "axis_name": "g"}], PARTS)
-)
+@pytest.mark.parametrize("options", [{"micro_batches": 4}, {"m": 6, "axis_name": "g"}])
 @pytest.mark.parametrize(
     ("aux", "message"),
     [

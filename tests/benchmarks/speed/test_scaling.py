@@ -61,7 +61,6 @@ def test_decoders_have_the_parameters_they_are_named_for(name, decoder):
     assert size == pytest.approx(float(name), rel=0.07)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("k", each([0, 1, 3], [3]))
 def test_data_parallel_sums_k_plus_1_gradients(k):
     benchmark = scaling.Scaling("devices", k=k)

@@ -185,7 +185,6 @@ def test_wrong_labels_are_learned_by_heart(tmp_path):
     assert training.conclude(state) == {}
 
 
-@pytest.mark.thorough
 def test_what_is_evaluated_is_what_the_network_says(digits):
     config = Config(label_noise=0.4, validation=0.1, optimizer="base")
     training = Training(config, digits)

@@ -16,7 +16,6 @@ from examples.lifelong.methods import METHODS
 from tests.examples.lifelong.conftest import Tiny
 
 
-@pytest.mark.thorough
 def test_other_tasks_heads_get_no_gradient(digits, tiny):
     stream = tasks.split(digits, 2, seed=0)
     learner = Learner(Network(tiny, digits), METHODS["sgd+replay"])
@@ -60,7 +59,6 @@ def test_every_method_learns(digits, tiny):
         assert np.diag(accuracies).mean() > 0.6, name
 
 
-@pytest.mark.thorough
 def test_lookbehind_with_k_and_alpha_of_1_is_sam(digits, tiny):
     stream = tasks.split(digits, 5, seed=0)
     config = dataclasses.replace(tiny, classes_per_task=5, k=1, alpha=1.0, rho=0.2)

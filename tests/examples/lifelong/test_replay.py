@@ -9,7 +9,6 @@ import pytest
 from examples.lifelong import replay
 from examples.lifelong import tasks
 from examples.lifelong.replay import Batch
-from tests.library.members import each
 
 
 def numbered(numbers):
@@ -47,7 +46,6 @@ def test_recalled_images_differ_and_those_missing_weigh_nothing():
     chex.assert_trees_all_equal(recalled[:3], numbered(recalled.labels)[:3])
 
 
-@pytest.mark.thorough
 def test_recalled_images_are_drawn_uniformly():
     memory = replay.remember(memory_of(9), numbered(range(6)), jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4000)
@@ -61,9 +59,7 @@ def assert_uniform(counts, draws, probability):
     np.testing.assert_allclose(counts, draws * probability, atol=5 * deviation)
 
 
-@pytest.mark.parametrize(
-    ("capacity", "batches", "size"), each([(5, 4, 5), (8, 3, 7)], [(5, 4, 5)])
-)
+@pytest.mark.parametrize(("capacity", "batches", "size"), [(5, 4, 5), (8, 3, 7)])
 def test_every_image_seen_is_kept_with_the_same_probability(capacity, batches, size):
     """In batches, too, where several images may be sent to the same place."""
     draws = 4000

@@ -94,7 +94,6 @@ def trials_of(folder, method):
     return optuna.load_study(study_name=method, storage=storage).trials
 
 
-@pytest.mark.thorough
 def test_a_grid_trains_every_combination_once(tmp_path, quick):
     search(tmp_path, sampler="grid", space=GRID, methods=("base", "sam"))
     trained = [(it.optimizer, it.learning_rate, it.rho) for it in quick.trained]
@@ -111,7 +110,6 @@ def test_a_grid_trains_every_combination_once(tmp_path, quick):
     assert len(quick.trained) == 6
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("sampler", each(["tpe", "random"], ["tpe"]))
 def test_all_methods_have_as_many_trials(sampler, tmp_path, quick):
     methods = ("base", "sam", "lookbehind_sam")

@@ -65,7 +65,6 @@ def test_few_iterations_find_the_largest_and_know_their_errors():
     np.testing.assert_allclose(found.values[0], values[0], rtol=1e-2)
 
 
-@pytest.mark.thorough
 @pytest.mark.usefixtures("x64")
 def test_multiple_eigenvalues():
     # H = diag(5, 5, 5, -1, 0), whose Krylov spaces have three dimensions.
@@ -77,7 +76,6 @@ def test_multiple_eigenvalues():
     np.testing.assert_allclose(gram, np.eye(5), atol=1e-12)
 
 
-@pytest.mark.thorough
 def test_in_float32_orthogonality_holds():
     rng = np.random.default_rng(4)
     basis = np.linalg.qr(rng.normal(size=(200, 200)))[0].astype(np.float32)
@@ -134,7 +132,6 @@ def test_density_has_mass_one_where_the_eigenvalues_are():
     np.testing.assert_allclose(found.nodes[0], values, atol=1e-8)
 
 
-@pytest.mark.thorough
 def test_under_jit():
     params, arrays = network(jnp.float32), examples(dtype=np.float32)
     eigenvalues = functools.partial(

@@ -46,8 +46,10 @@ MEASURES = {
 PROGRAMS = {"sharpness": 2}
 
 
-# For `make test`, one with programs of its own.
-each = pytest.mark.parametrize("name", members.each(MEASURES, ["sharpness"]))
+# For `make test`: one that is a mean, and those with programs of their own.
+each = pytest.mark.parametrize(
+    "name", members.each(MEASURES, ["sharpness", "weight_noise"])
+)
 
 
 def test_these_are_all_measures_of_a_function():
@@ -135,7 +137,6 @@ def test_nothing_is_kept(name):
     assert len(client.live_executables()) <= before
 
 
-@pytest.mark.thorough
 def test_programs_are_kept_as_long_as_the_compiled_function():
     client = jax.devices()[0].client
     losses = Losses()
