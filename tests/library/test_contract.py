@@ -321,7 +321,9 @@ def test_params_and_state_can_be_donated(name):
 
 
 @pytest.mark.parametrize(
-    "names", [STATELESS, list(COPIES)], ids=["stateless", "friendly"]
+    "names",
+    each([STATELESS, list(COPIES)], [list(COPIES)]),
+    ids=["stateless", "friendly"],
 )
 def test_sharpness_aware_members_share_one_state(names):
     """Any member can continue from the state of any other over a direction
@@ -339,7 +341,10 @@ def test_sharpness_aware_members_share_one_state(names):
     assert state.count == len(names)
 
 
-@pytest.mark.parametrize("mask", [None, {"kernel": True, "bias": False}])
+@pytest.mark.parametrize(
+    "mask",
+    each([None, {"kernel": True, "bias": False}], [{"kernel": True, "bias": False}]),
+)
 def test_phases_with_and_without_a_mask_share_one_state(mask):
     params, _, loss = mixed_tensors()
     state = lb.sam(optax.sgd(0.1)).init(params)

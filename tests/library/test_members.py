@@ -307,7 +307,8 @@ def test_radius_and_rate_over_k(leaves, rho, k, seed):
         problem.assert_same(optimizer, run_reference(problem, scaled, member))
 
 
-@pytest.mark.parametrize("inner", each(["sgd", "sam"], ["sam"]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("inner", ["sgd", "sam"])
 @given(
     leaves=TREES,
     rho=RHO,

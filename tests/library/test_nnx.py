@@ -224,6 +224,7 @@ def test_what_the_forward_pass_adds_to_the_model(options):
         train_step(model, optimizer, *batch(), micro_batches=3)
 
 
+@pytest.mark.thorough
 def test_training_goes_on_from_a_checkpoint(tmp_path):
     """`nnx.Optimizer` is saved and restored as ever."""
     tx = lb.lookbehind_sam(SGD, alpha=lb.adaptive_alpha())
