@@ -7,6 +7,7 @@ import re
 import pytest
 
 from benchmarks import reports
+from tests.library.members import each
 
 RESULTS = sorted(Path("benchmarks/results").glob("*/*.json"))
 
@@ -15,7 +16,9 @@ def test_there_are_results():
     assert len(RESULTS) > 10
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", each(RESULTS, RESULTS[::4]), ids=lambda path: path.stem
+)
 def test_a_result_renders_to_what_is_beside_it(path):
     kept = json.loads(path.read_text())
     assert re.fullmatch("[0-9a-f]{12}", kept["revision"])  # without changes to it

@@ -126,9 +126,6 @@ QUICK = {
     "lookahead_sam",
 }
 
-# Fewer still, for the steps of each library of networks.
-BRIEF = {"lookbehind_asam_adaptive", "lookahead_sam", "friendly_sam"}
-
 
 def each(cases, quick=QUICK):
     """All the cases for `parametrize`; those that aren't quick are thorough."""

@@ -70,7 +70,7 @@ MEANS = {
 
 
 @each_way
-@pytest.mark.parametrize("name", each(MEANS, ["complex", "a tuple"]))
+@pytest.mark.parametrize("name", each(MEANS, ["a tuple"]))
 def test_means_are_averaged(name, how):
     out = take_step(how, with_aux(MEANS[name]))
     expected = jax.tree.map(
@@ -116,7 +116,7 @@ REFUSED = {
 
 @each_way
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("member", [True, False], ids=["sam", "sgd"])
+@pytest.mark.parametrize("member", each([True, False], [True]), ids=["sam", "sgd"])
 def test_what_cannot_be_averaged_is_refused(name, how, member):
     """Also where an axis is there already and its members aren't SAM's groups."""
     aux, message = REFUSED[name]
@@ -187,7 +187,7 @@ def test_states_come_from_the_first_part(how):
             np.testing.assert_allclose(got, wanted, rtol=1e-6, err_msg=name)
 
 
-@each_way
+@pytest.mark.parametrize("how", each(HOW, ["devices"]))
 def test_states_of_64_bits(how, x64):
     """Counters that are longer than an int32."""
     many = 2**40 + 7
@@ -195,7 +195,7 @@ def test_states_of_64_bits(how, x64):
     assert take_step(how, with_aux(aux)).aux.value == many
 
 
-@each_way
+@pytest.mark.parametrize("how", each(HOW, ["devices"]))
 def test_states_that_are_keys(how):
     """The key of a random stream, as in a state of Flax or Equinox."""
     key = jax.random.key(3)

@@ -56,7 +56,9 @@ def sharded(optimizer):
 
 
 @pytest.mark.parametrize("how", [vmapped, sharded], ids=["vmap", "shard_map"])
-@pytest.mark.parametrize("name", each(GROUPED))
+@pytest.mark.parametrize(
+    "name", each(GROUPED, ["lookbehind_asam_adaptive", "friendly_sam"])
+)
 def test_groups_equal_a_loop_over_groups(name, how, x64):
     groups = Groups()
     optimizer = GROUPED[name].make(groups.base, groups.rho, groups.k, **AXIS)
@@ -88,7 +90,9 @@ def test_a_stateful_direction_under_vmap(x64):
     assert (direction_state[0].ema["kernel"] != 0).all()
 
 
-@pytest.mark.parametrize("how", [vmapped, sharded], ids=["vmap", "shard_map"])
+@pytest.mark.parametrize(
+    "how", each([vmapped, sharded], [sharded]), ids=["vmap", "shard_map"]
+)
 def test_groups_share_a_random_direction(how, x64):
     """A control for m-SAM: all of them are perturbed alike, and keep one key."""
     key = jax.random.key(1)
@@ -103,7 +107,8 @@ def test_groups_share_a_random_direction(how, x64):
     noise = optax.tree.random_like(now, params)
     moved = optax.tree.scale(rho / optax.tree.norm(noise), noise)
     at = optax.tree.add(params, moved)
-    grads = jax.vmap(jax.grad(regression_loss), (None, 0, 0))(at, *groups.split)
+    of_each = jax.jit(jax.vmap(jax.grad(regression_loss), (None, 0, 0)))
+    grads = of_each(at, *groups.split)
     mean = jax.tree.map(lambda g: g.mean(0), grads)
     expected = jax.tree.map(lambda p, g: p - 0.1 * (g + 0.01 * p), params, mean)
     chex.assert_trees_all_close(after, expected, rtol=1e-10)

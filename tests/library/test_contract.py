@@ -89,7 +89,9 @@ def test_map_params(name):
 
 
 @each_member
-@pytest.mark.parametrize("problem", [parabola, rosenbrock, mixed_tensors])
+@pytest.mark.parametrize(
+    "problem", each([parabola, rosenbrock, mixed_tensors], [rosenbrock])
+)
 def test_convergence_inside_a_scan(name, problem):
     # The ascent has a fixed length, so that iterates circle at a distance that grows
     # with ρ, the more so in a valley a thousand times steeper than it is long.
@@ -145,7 +147,7 @@ DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64"]
 
 
 @each_member
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", each(DTYPES, ["bfloat16", "complex64"]))
 def test_dtypes_are_kept(name, dtype):
     """Updates have the parameters' dtype; the state's dtypes never change."""
     with jax.enable_x64(dtype == "float64"):
@@ -163,7 +165,7 @@ def test_dtypes_are_kept(name, dtype):
 
 
 @each_member
-@pytest.mark.parametrize("base", ["sgd", "adam"])
+@pytest.mark.parametrize("base", each(["sgd", "adam"], ["adam"]))
 def test_mixed_dtypes_and_wider_gradients(name, base):
     bases = {"sgd": SGD, "adam": optax.adam(0.1)}
     optimizer = MEMBERS[name](lenient(bases[base]))
@@ -319,7 +321,9 @@ def test_params_and_state_can_be_donated(name):
 
 
 @pytest.mark.parametrize(
-    "names", [STATELESS, list(COPIES)], ids=["stateless", "friendly"]
+    "names",
+    each([STATELESS, list(COPIES)], [list(COPIES)]),
+    ids=["stateless", "friendly"],
 )
 def test_sharpness_aware_members_share_one_state(names):
     """Any member can continue from the state of any other over a direction
@@ -337,7 +341,10 @@ def test_sharpness_aware_members_share_one_state(names):
     assert state.count == len(names)
 
 
-@pytest.mark.parametrize("mask", [None, {"kernel": True, "bias": False}])
+@pytest.mark.parametrize(
+    "mask",
+    each([None, {"kernel": True, "bias": False}], [{"kernel": True, "bias": False}]),
+)
 def test_phases_with_and_without_a_mask_share_one_state(mask):
     params, _, loss = mixed_tensors()
     state = lb.sam(optax.sgd(0.1)).init(params)
@@ -375,7 +382,7 @@ def test_schedules_of_rho_and_alpha_count_steps(name, alpha):
         chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["by hand", "make_step"])
+@pytest.mark.parametrize("how", each(["by hand", "make_step"], ["make_step"]))
 @each_member
 def test_jax_finds_no_nans_and_no_infinities(name, how):
     """Not in the state either, where a loss is not known by hand."""

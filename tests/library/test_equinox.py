@@ -11,7 +11,6 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library.lenient import lenient
-from tests.library.members import BRIEF
 from tests.library.members import each
 from tests.library.members import FEW
 from tests.library.members import SGD
@@ -100,7 +99,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", each(OPTIMIZERS, {*BRIEF, "sgd"}))
+@pytest.mark.parametrize("name", each(OPTIMIZERS, ["lookbehind_asam_adaptive", "sgd"]))
 def test_it_is_the_step_by_hand(name, model):
     optimizer = OPTIMIZERS[name]
     step = eqx.filter_jit(lb.make_step(loss_fn, optimizer))
@@ -123,7 +122,7 @@ def test_it_is_the_step_by_hand(name, model):
     assert (after.first.weight != model.first.weight).any()
 
 
-@pytest.mark.parametrize("name", ["sgd", "lookbehind_sam"])
+@pytest.mark.parametrize("name", each(["sgd", "lookbehind_sam"], ["lookbehind_sam"]))
 def test_one_compilation(name, model):
     optimizer = OPTIMIZERS[name]
     traces = []
@@ -153,7 +152,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", each(PARTS, ["fresh keys", "groups"]))
+@pytest.mark.parametrize("name", each(PARTS, ["groups"]))
 def test_dropout_and_parts_of_the_batch(name, model):
     """Each with a mask of its own, whatever is beside the trained leaves."""
     options, parts = PARTS[name]
@@ -238,9 +237,14 @@ def test_a_module_by_hand(model):
     params, static = eqx.partition(model, eqx.is_inexact_array)
     state = optimizer.init(params)
     grad = jax.grad(lambda p: loss_fn(eqx.combine(p, static), *batch()))
-    updates, state = optimizer.update(
-        grad(params), state, params, grad_fn=lambda p, i: grad(p)
-    )
+
+    @jax.jit
+    def update(params, state):
+        return optimizer.update(
+            grad(params), state, params, grad_fn=lambda p, i: grad(p)
+        )
+
+    updates, state = update(params, state)
     by_step = eqx.filter_jit(lb.make_step(loss_fn, optimizer))
     expected, _, _ = by_step(model, optimizer.init(params), *batch())
     assert_close(eqx.apply_updates(model, updates), expected)

@@ -9,6 +9,7 @@ import pytest
 
 import lookbehind_optax as lb
 from tests.library.lenient import lenient
+from tests.library.members import each
 
 
 def run(optimizer, params, gradients):
@@ -87,7 +88,9 @@ def test_flags_shaped_like_parameters(pullback):
     assert jnp.isfinite(params).all()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype", each(["float16", "bfloat16", "float32"], ["bfloat16"])
+)
 def test_fast_and_slow_are_the_same_bits_after_synchronising(dtype):
     key = jax.random.key(0)
     params = jax.random.normal(key, (100,), dtype)
@@ -176,7 +179,9 @@ def test_outer_with_reset():
     assert [float(p) for p, _, _ in path] == [-1.0, -1.25, -2.25, -2.5]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype", each(["float16", "bfloat16", "float32"], ["bfloat16"])
+)
 def test_with_outer_fast_and_slow_are_the_same_bits(dtype):
     key = jax.random.key(0)
     params = jax.random.normal(key, (100,), dtype)
@@ -240,6 +245,7 @@ def test_eval_params_leaf_by_leaf_under_partition():
     chex.assert_trees_all_equal(got, {"a": params["a"], "b": moved["b"]})
 
 
+@pytest.mark.thorough
 def test_variances_on_the_noisy_quadratic():
     """Proposition 2 of Zhang et al. 2019, within what 10 000 samples can tell.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from lookbehind_optax import _loop
+from tests.library.members import each
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 1), (1, 4), (0, 5)])
@@ -82,8 +83,13 @@ def fives(function):
     return jax.jit(lambda x: _loop.repeat(lambda i, c: _loop.now(function(c)), x, 0, 5))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize(
+    ("platform", "way"),
+    each(
+        [(platform, way) for platform in ("cpu", "cuda", "tpu") for way in WAYS],
+        [*(("cpu", way) for way in WAYS), ("cuda", "repeat")],
+    ),
+)
 def test_straight_line_code_around_a_convolution_on_cpus(platform, way):
     """Five copies of the body, and not one in a loop."""
 

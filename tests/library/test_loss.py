@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import lookbehind_optax as lb
+from tests.library.members import each
 from tests.library.members import NAMED
 from tests.library.problems import PARAMS
 from tests.library.problems import twice
@@ -101,7 +102,7 @@ IN_FRONT = {
 REFUSED = r"^a sharpness-aware optimizer must get the gradient unchanged.* Move it into"
 
 
-@pytest.mark.parametrize("name", IN_FRONT)
+@pytest.mark.parametrize("name", each(IN_FRONT, ["clip", "freeze"]))
 def test_what_stands_before_a_climb_is_refused(name):
     """It would act on the first ascent alone; in the base, on what is descended."""
     step = lambda optimizer: jax.jit(lb.make_step(loss_fn, optimizer))(
@@ -129,11 +130,14 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", each(ALONE, ["identity", "apply_if_finite", "k = 0"]))
 def test_what_leaves_the_gradient_alone_is_not(name):
-    optimizer, sam = ALONE[name](lb.sam(SGD, rho=0.5)), lb.sam(SGD, rho=0.5)
-    params, _, _ = lb.make_step(loss_fn, optimizer)(PARAMS, optimizer.init(PARAMS), X)
-    alone, _, _ = lb.make_step(loss_fn, sam)(PARAMS, sam.init(PARAMS), X)
+    def after(optimizer):
+        step = jax.jit(lb.make_step(loss_fn, optimizer))
+        return step(PARAMS, optimizer.init(PARAMS), X)[0]
+
+    sam = lb.sam(SGD, rho=0.5)
+    params, alone = after(ALONE[name](sam)), after(sam)
     half = jax.tree.map(lambda p, a: p + (a - p) / 2, PARAMS, alone)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), params, half)
 
@@ -150,4 +154,4 @@ def test_the_remedy_for_multi_steps():
             pytest.raises(ValueError, match=message),
             jax.numpy_dtype_promotion("standard"),
         ):
-            lb.make_step(loss_fn, optimizer)(PARAMS, optimizer.init(PARAMS), X)
+            jax.jit(lb.make_step(loss_fn, optimizer))(PARAMS, optimizer.init(PARAMS), X)

@@ -42,33 +42,39 @@ def peer_job(precision, ours, theirs):
     return {"torch": "2", "rows": [{**about, "samples": samples}]}
 
 
-@pytest.fixture
-def rendered(tmp_path):
-    """The report of one job of each kind."""
-    keep(tmp_path, "device", "device", {"kind": "NVIDIA H100 PCIe"})
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Results of one job of each kind, and their report."""
+    folder = tmp_path_factory.mktemp("results")
+    keep(folder, "device", "device", {"kind": "NVIDIA H100 PCIe"})
     outcomes = {
         "a.py::one": {"outcome": "passed", "measured": {"distance": 0.004}},
         "a.py::two": {"outcome": "failed", "measured": {}, "wrong": ["no"]},
     }
-    keep(tmp_path, "correct-a", "correct", {"tests": outcomes})
+    keep(folder, "correct-a", "correct", {"tests": outcomes})
     about = {"model": "resnet34", "precision": "bf16", "batch_size": 128}
     rows = [step_row(2, 0.306, 2.0, 10.0), step_row(10, 1.2, 3.5, 12.5)]
     costs = {"gradient_flops": 7.56e12, "gradient_bytes": 2e10}
-    keep(tmp_path, "step-a", "step", {**about, **costs, "rows": rows})
-    keep(tmp_path, "peers-a", "peers", peer_job("bf16", 0.1, 0.12))
-    keep(tmp_path, "peers-b", "peers", peer_job("tf32", 0.2, 0.32))
+    keep(folder, "step-a", "step", {**about, **costs, "rows": rows})
+    keep(folder, "peers-a", "peers", peer_job("bf16", 0.1, 0.12))
+    keep(folder, "peers-b", "peers", peer_job("tf32", 0.2, 0.32))
     samples = [{"trainer_s": 4.0, "step_s": 3.9}]
     trained = {"m": None, "dataset": "50,000 + 10,000", "images": 49_920}
     trained |= {"gradients": 1170, "samples": samples, "projected_s": 1000.0}
-    keep(tmp_path, "training-a", "training", {**about, **trained})
+    keep(folder, "training-a", "training", {**about, **trained})
     for seed, accuracy in enumerate((0.94, 0.95)):
         cell = {"question": "cifar-30", "row": "SAM", "dataset": "50,000 + 10,000"}
         cell |= {"test_accuracy": accuracy, "seconds": 100.0}
-        keep(tmp_path, f"evidence-{seed}", "evidence", cell)
+        keep(folder, f"evidence-{seed}", "evidence", cell)
     failed = {"name": "z", "kind": "step", "status": "failed", "reason": "it broke"}
-    records.write(records.path(tmp_path, "z"), failed)
-    report.write(tmp_path)
-    return (tmp_path / "report.md").read_text()
+    records.write(records.path(folder, "z"), failed)
+    report.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rendered(folder):
+    return (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,10 +99,10 @@ def test_the_table(rendered, line):
     assert line in rendered
 
 
-def test_it_is_made_of_its_json_alone(rendered, tmp_path, capsys):
-    picture = tmp_path / "report.png"
+def test_it_is_made_of_its_json_alone(rendered, folder, capsys):
+    picture = folder / "report.png"
     picture.unlink()
-    reports.main([str(tmp_path / "report.json")])
+    reports.main([str(folder / "report.json")])
     assert rendered in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
 

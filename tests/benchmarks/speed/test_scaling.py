@@ -53,7 +53,10 @@ def test_each_instruction_is_listed_once():
     assert kinds.count("while") == 1
 
 
-@pytest.mark.parametrize(("name", "decoder"), scaling.DECODERS.items())
+@pytest.mark.parametrize(
+    ("name", "decoder"),
+    each(scaling.DECODERS.items(), [*scaling.DECODERS.items()][:2]),
+)
 def test_decoders_have_the_parameters_they_are_named_for(name, decoder):
     tokens = jnp.zeros((1, decoder.length), jnp.int32)
     shapes = jax.eval_shape(decoder.init, jax.random.key(0), tokens)
@@ -61,7 +64,7 @@ def test_decoders_have_the_parameters_they_are_named_for(name, decoder):
     assert size == pytest.approx(float(name), rel=0.07)
 
 
-@pytest.mark.parametrize("k", each([0, 1, 3], [3]))
+@pytest.mark.parametrize("k", each([0, 1, 3], [1]))
 def test_data_parallel_sums_k_plus_1_gradients(k):
     benchmark = scaling.Scaling("devices", k=k)
     row = scaling.measure(SMALL, 8, benchmark, scaling.on(4, "data"))

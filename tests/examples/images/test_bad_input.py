@@ -99,7 +99,7 @@ FOLDERS = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "message"), FOLDERS)
+@pytest.mark.parametrize(("spoil", "message"), each(FOLDERS, FOLDERS[1::2]))
 def test_folders(spoil, message, tmp_path):
     spoil(write_folder(tmp_path / "photos").relative_to(tmp_path))
     flags = ["--dataset", "folder:photos", "--batch-size", "2", "--image-size", "8"]
@@ -276,28 +276,36 @@ def test_datasets_is_not_installed(monkeypatch):
 # ---- Networks ------------------------------------------------------------------------
 
 
+OWN = [
+    ("resnet", "^--model must be one of .*package.module:Factory; got resnet$"),
+    (":Net", "^--model must be one of .*; got :Net$"),
+    ("own_networks:", "^--model must be one of .*; got own_networks:$"),
+    ("nowhere:Net", r"can't be imported \(ModuleNotFoundError: .*'nowhere'\)$"),
+    ("nowhere.deep:Net", "can't be imported .ModuleNotFoundError: .*'nowhere'"),
+    ("no_python:Net", r"can't be imported \(SyntaxError: invalid syntax"),
+    ("own_networks:Net", "own_networks has no Net$"),
+    ("own_networks:narrow", "can't be called with classes=10 .*'dtype'"),
+    ("own_networks:three", "can't be called with .*'int' object is not callable"),
+    ("own_networks:no_module", "must give a flax.linen.Module; got type$"),
+    ("own_networks:Trainless", "can't take images .* and train .*'train'"),
+    ("own_networks:Broken", r"can't take .* \(RuntimeError: first line\)$"),
+    ("own_networks:Wide", r"logits float32\[2, 10\] .*; got float32\[2, 11\]$"),
+    ("own_networks:Pixelwise", r"two images; got float32\[2, 8, 8, 10\]$"),
+    ("own_networks:Pair", "two images; got tuple$"),
+    ("own_networks:Integers", r"two images; got int32\[2, 10\]$"),
+    ("own_networks:Counting", "no variables but .*; got counts$"),
+    ("own_networks:Empty", "must have parameters; got none$"),
+]
+# For `make test`.
+ONE_OF_EACH = {
+    *(":Net", "nowhere:Net", "own_networks:Net", "own_networks:narrow"),
+    *("own_networks:no_module", "own_networks:Broken", "own_networks:Wide"),
+    *("own_networks:Pair", "own_networks:Counting", "own_networks:Empty"),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("resnet", "^--model must be one of .*package.module:Factory; got resnet$"),
-        (":Net", "^--model must be one of .*; got :Net$"),
-        ("own_networks:", "^--model must be one of .*; got own_networks:$"),
-        ("nowhere:Net", r"can't be imported \(ModuleNotFoundError: .*'nowhere'\)$"),
-        ("nowhere.deep:Net", "can't be imported .ModuleNotFoundError: .*'nowhere'"),
-        ("no_python:Net", r"can't be imported \(SyntaxError: invalid syntax"),
-        ("own_networks:Net", "own_networks has no Net$"),
-        ("own_networks:narrow", "can't be called with classes=10 .*'dtype'"),
-        ("own_networks:three", "can't be called with .*'int' object is not callable"),
-        ("own_networks:no_module", "must give a flax.linen.Module; got type$"),
-        ("own_networks:Trainless", "can't take images .* and train .*'train'"),
-        ("own_networks:Broken", r"can't take .* \(RuntimeError: first line\)$"),
-        ("own_networks:Wide", r"logits float32\[2, 10\] .*; got float32\[2, 11\]$"),
-        ("own_networks:Pixelwise", r"two images; got float32\[2, 8, 8, 10\]$"),
-        ("own_networks:Pair", "two images; got tuple$"),
-        ("own_networks:Integers", r"two images; got int32\[2, 10\]$"),
-        ("own_networks:Counting", "no variables but .*; got counts$"),
-        ("own_networks:Empty", "must have parameters; got none$"),
-    ],
+    ("name", "message"), each(OWN, [case for case in OWN if case[0] in ONE_OF_EACH])
 )
 def test_own_networks(name, message):
     said = refusal("--model", name)
@@ -336,7 +344,7 @@ WEIGHTS = [
 ]
 
 
-@pytest.mark.parametrize(("write", "message"), WEIGHTS)
+@pytest.mark.parametrize(("write", "message"), each(WEIGHTS, WEIGHTS[::3]))
 def test_weights(write, message, tmp_path, monkeypatch):
     vit = functools.partial(VisionTransformer, patch=2, width=8, depth=2, heads=2)
     monkeypatch.setitem(MODELS, "vit", vit)
@@ -348,7 +356,9 @@ def test_weights(write, message, tmp_path, monkeypatch):
 # ---- Shares --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flag", ["--label-noise", "--validation"])
+@pytest.mark.parametrize(
+    "flag", each(["--label-noise", "--validation"], ["--validation"])
+)
 @pytest.mark.parametrize(
     ("value", "message"),
     [

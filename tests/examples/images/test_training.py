@@ -19,6 +19,7 @@ from examples.images.training import Training
 from examples.trainer import plots
 from examples.trainer import runs
 from tests.examples.images.test_models import make_tensors
+from tests.library.members import each
 
 SMALL = {"epochs": 2, "batch_size": 128, "weight_decay": 1e-4}
 
@@ -159,6 +160,7 @@ def test_a_pretrained_vit_is_fine_tuned_at_another_size_and_head(
     assert last["loss"] < first["loss"]
 
 
+@pytest.mark.thorough
 def test_wrong_labels_are_learned_by_heart(tmp_path):
     """A tenth of 60 images have wrong labels, which a network without limits learns."""
     whole = data.load("digits")
@@ -190,11 +192,12 @@ def test_what_is_evaluated_is_what_the_network_says(digits):
     training = Training(config, digits)
     state = training.init()
     parts = training.parts
+    apply = jax.jit(functools.partial(training.model.apply, train=False))
 
     def logits(examples):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         images = training.prepare(jax.numpy.asarray(examples.images))
-        return np.asarray(training.model.apply(variables, images, train=False))
+        return np.asarray(apply(variables, images))
 
     def accuracy(examples):
         return np.mean(logits(examples).argmax(-1) == examples.labels)
@@ -247,11 +250,14 @@ def test_the_test_set_waits_for_the_end(digits, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("values", "curves"),
-    [
-        ({}, ["training", "test"]),
-        ({"validation": 0.2}, ["training", "validation"]),
-        ({"label_noise": 0.2}, ["training", "test", "wrong labels"]),
-    ],
+    each(
+        [
+            ({}, ["training", "test"]),
+            ({"validation": 0.2}, ["training", "validation"]),
+            ({"label_noise": 0.2}, ["training", "test", "wrong labels"]),
+        ],
+        [({"label_noise": 0.2}, ["training", "test", "wrong labels"])],
+    ),
 )
 def test_plots_follow_the_records(digits, tmp_path, monkeypatch, values, curves):
     drawn = []
@@ -310,6 +316,7 @@ def test_the_same_seed_gives_the_same_numbers(digits, tmp_path):
     assert a == b != c
 
 
+@pytest.mark.thorough
 def test_a_diverged_network_is_neither_saved_nor_a_success(digits, tmp_path):
     config = Config(**SMALL, learning_rate=1e30, save_every=1)
     with pytest.raises(runs.Diverged, match=r"^(the loss|a param).* by step .* Try a"):

@@ -34,7 +34,9 @@ def meta_problem(dtype):
 @pytest.mark.parametrize("clip", [10.0, 0.3])
 def test_the_meta_gradient_is_a_finite_difference(x64, clip):
     params, current, recalled = meta_problem(jnp.float64)
-    meta_loss = make_meta_loss(quadratic, learning_rate=0.2, steps=3, clip=clip)
+    meta_loss = jax.jit(
+        make_meta_loss(quadratic, learning_rate=0.2, steps=3, clip=clip)
+    )
     rng, size = np.random.default_rng(1), 1e-5
     way = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
 

@@ -9,6 +9,10 @@ import pytest
 from examples.lifelong import replay
 from examples.lifelong import tasks
 from examples.lifelong.replay import Batch
+from tests.library.members import each
+
+recall = jax.jit(replay.recall, static_argnums=1)
+remember = jax.jit(replay.remember)
 
 
 def numbered(numbers):
@@ -26,7 +30,7 @@ def memory_of(capacity):
 def test_a_memory_that_is_not_full_holds_all_in_order():
     memory = memory_of(10)
     for start in (0, 4):
-        memory = replay.remember(
+        memory = remember(
             memory, numbered(range(start, start + 4)), jax.random.key(start)
         )
     assert memory.seen == 8
@@ -38,18 +42,18 @@ def test_a_memory_that_is_not_full_holds_all_in_order():
 
 def test_recalled_images_differ_and_those_missing_weigh_nothing():
     memory = memory_of(10)
-    assert not replay.recall(memory, 4, jax.random.key(0)).weights.any()
-    memory = replay.remember(memory, numbered([5, 6, 7]), jax.random.key(0))
-    recalled = replay.recall(memory, 4, jax.random.key(1))
+    assert not recall(memory, 4, jax.random.key(0)).weights.any()
+    memory = remember(memory, numbered([5, 6, 7]), jax.random.key(0))
+    recalled = recall(memory, 4, jax.random.key(1))
     assert list(recalled.weights) == [1, 1, 1, 0]
     assert sorted(recalled.labels[:3].tolist()) == [5, 6, 7]
     chex.assert_trees_all_equal(recalled[:3], numbered(recalled.labels)[:3])
 
 
 def test_recalled_images_are_drawn_uniformly():
-    memory = replay.remember(memory_of(9), numbered(range(6)), jax.random.key(0))
+    memory = remember(memory_of(9), numbered(range(6)), jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4000)
-    recalled = jax.vmap(lambda key: replay.recall(memory, 2, key).labels)(keys)
+    recalled = jax.jit(jax.vmap(lambda key: recall(memory, 2, key).labels))(keys)
     assert_uniform(np.bincount(recalled.ravel(), minlength=6), 4000, 2 / 6)
 
 
@@ -59,19 +63,22 @@ def assert_uniform(counts, draws, probability):
     np.testing.assert_allclose(counts, draws * probability, atol=5 * deviation)
 
 
-@pytest.mark.parametrize(("capacity", "batches", "size"), [(5, 4, 5), (8, 3, 7)])
+@pytest.mark.parametrize(
+    ("capacity", "batches", "size"), each([(5, 4, 5), (8, 3, 7)], [(8, 3, 7)])
+)
 def test_every_image_seen_is_kept_with_the_same_probability(capacity, batches, size):
     """In batches, too, where several images may be sent to the same place."""
-    draws = 4000
+    draws, empty = 4000, memory_of(capacity)
 
     def kept(key):
-        memory = memory_of(capacity)
+        memory = empty
         for i, key_of_batch in enumerate(jax.random.split(key, batches)):
             batch = numbered(range(i * size, (i + 1) * size))
-            memory = replay.remember(memory, batch, key_of_batch)
+            memory = remember(memory, batch, key_of_batch)
         return memory.labels, memory.tasks
 
-    labels, of_tasks = jax.vmap(kept)(jax.random.split(jax.random.key(0), draws))
+    keys = jax.random.split(jax.random.key(0), draws)
+    labels, of_tasks = jax.jit(jax.vmap(kept))(keys)
     np.testing.assert_array_equal(
         of_tasks, labels % 7
     )  # what belongs together stays so

@@ -199,7 +199,7 @@ def test_a_run_that_fails_leaves_its_folder_to_others(run):
 BASE = {"save_every": 1}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", each([np.nan, np.inf, -np.inf], [-np.inf]))
 def test_no_checkpoint_is_kept_from_which_the_loss_is_not_finite(
     value, tmp_path, one_by_one
 ):
@@ -311,7 +311,9 @@ def test_files_that_a_run_keeps_are_written_once(tmp_path):
 # Stopped.
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", each([signal.SIGTERM, signal.SIGINT], [signal.SIGTERM])
+)
 def test_a_signal_saves_and_leaves(number, run, tmp_path, one_by_one, monkeypatch):
     advance = Tiny.advance
 

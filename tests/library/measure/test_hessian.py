@@ -76,6 +76,7 @@ def test_multiple_eigenvalues():
     np.testing.assert_allclose(gram, np.eye(5), atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_in_float32_orthogonality_holds():
     rng = np.random.default_rng(4)
     basis = np.linalg.qr(rng.normal(size=(200, 200)))[0].astype(np.float32)
@@ -108,6 +109,7 @@ def test_a_single_draw_has_no_standard_error():
     assert np.isnan(found.standard_error)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("x64")
 def test_spectrum_has_the_moments_of_the_eigenvalues():
     found = measure.hessian_spectrum(
@@ -132,6 +134,7 @@ def test_density_has_mass_one_where_the_eigenvalues_are():
     np.testing.assert_allclose(found.nodes[0], values, atol=1e-8)
 
 
+@pytest.mark.thorough
 def test_under_jit():
     params, arrays = network(jnp.float32), examples(dtype=np.float32)
     eigenvalues = functools.partial(
