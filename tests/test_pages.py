@@ -10,8 +10,6 @@ from tests.library.members import each
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Those whose code takes no time.
-SHORT = [ROOT / "docs" / f"{name}.md" for name in ("evidence/paper", "federated")]
 
 
 def blocks(page):
@@ -25,9 +23,7 @@ def test_pages_have_examples():
     assert without == {"choose", "protocol", *about}
 
 
-@pytest.mark.parametrize(
-    "page", each(PAGES, [PAGES[0], *SHORT]), ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", each(PAGES, PAGES[:1]), ids=lambda page: page.name)
 def test_examples_run(page):
     scope = {}
     # Flax and Optax's Adam aren't written for strict promotion.

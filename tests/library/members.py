@@ -119,7 +119,6 @@ FEW = {
 
 # And one of each way through the code, for what `make test` runs of them.
 QUICK = {
-    "multistep_asam_average",
     "lookbehind_sam_2k",
     "lookbehind_asam_adaptive",
     "friendly_sam",
