@@ -62,7 +62,8 @@ def run(networks: Networks) -> dict[str, Any]:
             if accuracies is None:
                 # They read the model and its images' scale, which all networks share.
                 accuracies = measure.compiled(network.accuracies)
-                reestimate = measure.compiled(network.reestimate)
+                if network.batch_stats:
+                    reestimate = measure.compiled(network.reestimate)
             noise = measure.weight_noise(
                 accuracies,
                 network.params,
@@ -71,7 +72,7 @@ def run(networks: Networks) -> dict[str, Any]:
                 draws=DRAWS,
                 statistics=network.batch_stats,
                 reestimate=reestimate,
-                training_batches=training,
+                training_batches=training if reestimate else None,
             )
             found.append(noise.values)
         accuracy = np.concatenate(found, axis=1).tolist()  # by σ

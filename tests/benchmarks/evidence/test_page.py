@@ -49,6 +49,13 @@ def test_sgd_and_sam(sentence, name):
     assert sentence.format(mean("SGD", name), mean("SAM", name)) in PAGE
 
 
+def test_early_stopping():
+    best = [mean(label, "best_test_accuracy") for label in ("SGD", "SAM")]
+    best.append(mean("Lookbehind-SAM", "best_test_accuracy"))
+    sentence = "SGD reaches {:.0f} %, SAM {:.0f} % and Lookbehind-SAM {:.0f} %"
+    assert sentence.format(*best) in PAGE
+
+
 def test_the_share_of_the_gain_that_a_late_phase_keeps():
     sgd, whole = mean("SGD"), mean("Lookbehind-SAM")
     share = 100 * (mean("SAM, late, own anneal, 0.3") - sgd) / (whole - sgd)
