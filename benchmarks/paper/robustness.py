@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks import reports
 from benchmarks.paper.trained import METHODS
 from benchmarks.paper.trained import Networks
+from benchmarks.paper.trained import Trained
 from lookbehind_optax import measure
 
 SIGMAS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -47,6 +48,19 @@ def figure(results: dict[str, Any]) -> Any:
     return measure.plot_noise(noise, label="test accuracy (%)")
 
 
+def functions(network: Trained) -> tuple[Any, Any]:
+    """What measures accuracies and re-estimates statistics, if there are any."""
+    if network.batch_stats:
+        return measure.compiled(network.accuracies), measure.compiled(
+            network.reestimate
+        )
+
+    def accuracies(params, images, labels):
+        return network.accuracies(params, {}, images, labels)
+
+    return measure.compiled(accuracies), None
+
+
 def run(networks: Networks) -> dict[str, Any]:
     """Trains with each seed, and measures; what `table` and `figure` show."""
     size, dataset = networks.size, networks.dataset
@@ -61,18 +75,21 @@ def run(networks: Networks) -> dict[str, Any]:
             clean.append(network.summary["final_test_accuracy"])
             if accuracies is None:
                 # They read the model and its images' scale, which all networks share.
-                accuracies = measure.compiled(network.accuracies)
-                if network.batch_stats:
-                    reestimate = measure.compiled(network.reestimate)
+                accuracies, reestimate = functions(network)
+            statistics: dict[str, Any] = {}
+            if reestimate:
+                statistics = {
+                    "statistics": network.batch_stats,
+                    "reestimate": reestimate,
+                    "training_batches": training,
+                }
             noise = measure.weight_noise(
                 accuracies,
                 network.params,
                 test,
                 SIGMAS,
                 draws=DRAWS,
-                statistics=network.batch_stats,
-                reestimate=reestimate,
-                training_batches=training if reestimate else None,
+                **statistics,
             )
             found.append(noise.values)
         accuracy = np.concatenate(found, axis=1).tolist()  # by σ
