@@ -11,6 +11,7 @@ from typing import Any
 from typing import Literal
 from typing import NamedTuple
 
+from benchmarks.evidence.noise import NOISY
 from examples.images.config import Config
 from examples.images.config import RECIPES
 from examples.lifelong.config import Lifelong
@@ -86,15 +87,7 @@ def cifar(dataset: str, model: str) -> Setting:
 
 SMOKE = Config(model="convnet-bn", epochs=1, learning_rate=0.1)
 # Two hidden layers of 512 learn 10,000 labels by heart, in a minute without a climb.
-SMALL = Config(
-    dataset="fashion_mnist",
-    model="mlp",
-    epochs=50,
-    batch_size=128,
-    learning_rate=0.1,
-    save_every=1000,
-    keep=1,
-)
+SMALL = dataclasses.replace(NOISY, learning_rate=0.1)
 SMALL_STREAM = Lifelong(dataset="fashion_mnist", images_per_task=1000, seeds=5)
 # The networks and the numbers are those of Look-ahead MAML's code.
 PAPER_STREAM: dict[str, Any] = {"classes_per_task": 5, "seeds": 5}
