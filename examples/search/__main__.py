@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
       arguments: those of the command line if None.
 
     Raises:
-      SystemExit: with a line that says what is wrong, or that it was stopped.
+      SystemExit: after a line that says what is wrong, or that it was stopped.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     split = arguments.index("--") if "--" in arguments else len(arguments)

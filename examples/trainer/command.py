@@ -11,6 +11,7 @@ import sys
 from typing import Annotated
 from typing import Any
 from typing import dataclass_transform
+from typing import NoReturn
 from typing import TypeVar
 
 import jax
@@ -20,6 +21,7 @@ Kind = TypeVar("Kind")
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], pydantic.Field(min_length=1)]  # one, at least
 INT32, FLOAT32 = 2**31 - 1, 3.4028235e38  # the largest numbers that JAX holds
+REFUSED = 2  # status of a program that would fail again, as for an unknown flag
 
 
 class Invalid(Exception):
@@ -34,23 +36,33 @@ class Stopped(Exception):
 def explained() -> Iterator[None]:
     """Ends a program with a line instead of a traceback; also decorates `main`.
 
+    The status is 2 for what would fail again, as the same command. It is 1 for a signal
+    and for what the operating system reports, such as a full disk, which may pass.
+
     Raises:
-      SystemExit: with what is wrong, or that the program was stopped.
+      SystemExit: always, if the program raises one of these errors.
     """
     try:
         yield
     except Stopped as stop:
         sys.exit(f"{stop}. Run the same command again to resume.")
-    except (Invalid, ValueError, OSError, FloatingPointError) as error:
+    except (Invalid, ValueError, FileNotFoundError, FloatingPointError) as error:
+        _refuse(str(error))
+    except OSError as error:
         sys.exit(f"Error: {error}")
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         exhausted = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
         if not exhausted:
             raise
-        sys.exit(
-            "Error: out of memory: try a smaller batch, more micro-batches or more "
-            f"devices ({str(error).partition(chr(10))[0]})"
+        _refuse(
+            "out of memory: try a smaller batch, more micro-batches or more devices "
+            f"({str(error).partition(chr(10))[0]})"
         )
+
+
+def _refuse(why: str) -> NoReturn:
+    print(f"Error: {why}", file=sys.stderr)
+    sys.exit(REFUSED)
 
 
 @dataclass_transform(frozen_default=True)

@@ -81,7 +81,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out; the operating system unlocks it if this one dies.
 
     Raises:
-      ValueError: if another process holds the folder.
+      BlockingIOError: if another process holds the folder.
     """
     lock = filelock.FileLock(folder / LOCK)
 
@@ -90,7 +90,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise ValueError(
+            raise BlockingIOError(
                 f"another process is training in {folder}; wait for its end, or give "
                 "another --output"
             ) from None

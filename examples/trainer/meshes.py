@@ -124,7 +124,7 @@ def from_first(function: Callable[[], Any]) -> Any:
       function: returns what JSON holds.
 
     Raises:
-      ValueError: in all processes, if the function raises one, or an OSError.
+      ValueError, OSError: in all processes, if the function raises one.
     """
     if jax.process_count() == 1:
         return function()
@@ -133,11 +133,11 @@ def from_first(function: Callable[[], Any]) -> Any:
         try:
             sent = {"value": function()}
         except (ValueError, OSError) as error:
-            sent = {"error": str(error)}
+            sent = {"error": str(error), "os": isinstance(error, OSError)}
         answer = json.dumps(sent).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
     filled = np.frombuffer(answer.ljust(size), np.uint8)
     received = json.loads(multihost_utils.broadcast_one_to_all(filled).tobytes())
     if "error" in received:
-        raise ValueError(received["error"])
+        raise (OSError if received["os"] else ValueError)(received["error"])
     return received["value"]

@@ -32,7 +32,7 @@ def test_slurm_passes_a_mesh_of_all_its_gpus():
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script, re.MULTILINE))
     # JAX gives each process of Slurm one device.
     assert options["ntasks-per-node"] == options["gpus-per-node"]
-    (command,) = re.findall(r"-m examples\.images(.*?);", script, re.DOTALL)
+    (command,) = re.findall(r"-m examples\.images(.*?) \|\|", script, re.DOTALL)
     arguments = shlex.split(command.replace("\\\n", " "))
     processes = int(options["nodes"]) * int(options["ntasks-per-node"])
     assert devices_of(arguments) == processes
@@ -40,8 +40,14 @@ def test_slurm_passes_a_mesh_of_all_its_gpus():
 
 @pytest.mark.parametrize(
     ("status", "restarts", "requeued", "returned"),
-    [(0, "0", False, 0), (1, "0", True, 0), (143, "19", True, 0), (1, "20", False, 1)],
-    ids=["done", "stopped", "killed", "too often"],
+    [
+        (0, "0", False, 0),
+        (1, "0", True, 0),
+        (143, "19", True, 0),
+        (1, "20", False, 1),
+        (2, "0", False, 2),
+    ],
+    ids=["done", "stopped", "killed", "too often", "refused"],
 )
 def test_slurm_queues_again_what_stopped(
     status, restarts, requeued, returned, tmp_path

@@ -164,5 +164,5 @@ def test_a_training_that_diverges_counts_as_wrong(tmp_path, monkeypatch):
 @pytest.mark.thorough
 def test_an_unknown_question_is_refused():
     done = run("benchmarks.evidence", "--questions", "noise")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip().startswith("Error: --questions must be among noise-40")

@@ -373,11 +373,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path, quick):
     ],
 )
 def test_the_program_says_what_is_wrong(
-    arguments, message, tmp_path, quick, monkeypatch
+    arguments, message, tmp_path, quick, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match="2"):
         program.main(arguments)
+    assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 

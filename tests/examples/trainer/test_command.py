@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated
 
+import jax
 from pydantic import NonNegativeFloat
 from pydantic import PositiveInt
 import pytest
@@ -66,19 +67,50 @@ def test_flags_and_defaults():
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    "error",
     [
-        (ValueError("no soup"), "Error: no soup"),
+        ValueError("no soup"),
+        FileNotFoundError("no soup"),
+        FloatingPointError("no soup"),
+        command.Invalid("no soup"),
+    ],
+    ids=type,
+)
+def test_what_would_fail_again_ends_with_a_line_and_2(error, capsys):
+    with pytest.raises(SystemExit) as left, command.explained():
+        raise error
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "Error: no soup\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
         (OSError("no table"), "Error: no table"),
-        (FloatingPointError("the loss was nan"), "Error: the loss was nan"),
-        (command.Invalid("--guests must"), "Error: --guests must"),
-        (command.Stopped("stopped by SIGTERM"), "stopped by SIGTERM. Run the same "),
+        (BlockingIOError("taken"), "Error: taken"),
+        (command.Stopped("stopped"), "stopped. Run the same command again to resume."),
     ],
 )
-def test_a_program_ends_with_a_line(error, said):
-    with pytest.raises(SystemExit) as stop, command.explained():
+def test_what_may_pass_ends_with_a_line_and_1(error, line):
+    with pytest.raises(SystemExit) as left, command.explained():
         raise error
-    assert str(stop.value.code).startswith(said)
+    assert left.value.code == line  # which Python prints, with status 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("64 GiB"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 64 GiB\nat 0x0"),
+    ],
+)
+def test_too_little_memory_ends_with_advice_and_2(error, capsys):
+    with pytest.raises(SystemExit) as left, command.explained():
+        raise error
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: out of memory: try a smaller batch")
+    assert said.endswith("64 GiB)\n")
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback():
