@@ -55,6 +55,8 @@ html_theme_options = {
     "use_fullscreen_button": False,
 }
 html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 
 DOCS = Path(__file__).parent
 PROGRAMS = ["images", "search", "translation", "lifelong", "federated"]
@@ -106,8 +108,11 @@ def complete_tutorials(app, page, source):
 
 def visit_math(writer, node):
     """Writes a formula as MathML, which browsers show without a script."""
-    is_block = isinstance(node, nodes.math_block)
-    writer.body.append(tex2mathml(node.astext(), as_block=is_block))
+    if isinstance(node, nodes.math_block):
+        formula = tex2mathml(node.astext(), as_block=True)
+        writer.body.append(f'<div class="formula">{formula}</div>')
+    else:
+        writer.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
 
 
