@@ -42,6 +42,7 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 import lookbehind_optax as lb
+from lookbehind_optax import measure
 
 TRAINING_IMAGES = 1000
 WRONG_LABELS = 400  # of the training images
@@ -54,25 +55,20 @@ Data = tuple[np.ndarray, np.ndarray]  # images and labels
 
 
 class Method(NamedTuple):
-    """An optimizer around SGD, the gradients its step costs, its color in the plot."""
+    """An optimizer around SGD, and the gradients that its step costs."""
 
     wrap: Callable[[Optimizer], Optimizer]
     gradients: int
-    color: str  # of Okabe and Ito's palette, which colour-blind readers can tell apart
 
 
 METHODS = {
-    "SGD": Method(lambda sgd: sgd, 1, "#000000"),
-    "SAM": Method(lambda sgd: lb.sam(sgd, rho=1.0), 2, "#0072B2"),
-    "Multistep-SAM": Method(
-        lambda sgd: lb.multistep_sam(sgd, rho=0.35, k=2), 3, "#D55E00"
-    ),
+    "SGD": Method(lambda sgd: sgd, 1),
+    "SAM": Method(lambda sgd: lb.sam(sgd, rho=1.0), 2),
+    "Multistep-SAM": Method(lambda sgd: lb.multistep_sam(sgd, rho=0.35, k=2), 3),
     "Lookahead-SAM": Method(
-        lambda sgd: lb.lookahead(lb.sam(sgd, rho=0.7), k=5, alpha=0.5), 2, "#E69F00"
+        lambda sgd: lb.lookahead(lb.sam(sgd, rho=0.7), k=5, alpha=0.5), 2
     ),
-    "Lookbehind-SAM": Method(
-        lambda sgd: lb.lookbehind_sam(sgd, rho=0.5, k=2), 3, "#009E73"
-    ),
+    "Lookbehind-SAM": Method(lambda sgd: lb.lookbehind_sam(sgd, rho=0.5, k=2), 3),
 }
 
 
@@ -201,13 +197,14 @@ def plot(curves: dict[str, np.ndarray], gradients: int, output: Path) -> None:
     spent = gradients * np.arange(1, EVALUATIONS + 1) / EVALUATIONS
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for name, curve in curves.items():
-        color, accuracies = METHODS[name].color, curve[..., 0]
+    for style, (name, curve) in zip(
+        measure.styles(curves), curves.items(), strict=True
+    ):
+        accuracies = curve[..., 0]
         mean, error = accuracies.mean(axis=0), standard_error(accuracies)
-        axes.plot(spent, mean, color=color, marker="o", markersize=3, label=name)
-        axes.fill_between(
-            spent, mean - error, mean + error, color=color, alpha=0.15, linewidth=0
-        )
+        axes.plot(spent, mean, label=name, **style)
+        band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(spent, mean - error, mean + error, **band)
     axes.set_xlabel("gradient evaluations")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(

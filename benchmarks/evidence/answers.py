@@ -1,6 +1,5 @@
 """What came out: a table of the rows, one of the claims, and a picture."""
 
-import itertools
 import textwrap
 from typing import Any
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from benchmarks.evidence.question import Question
 from benchmarks.evidence.question import Row
 from benchmarks.evidence.questions import QUESTIONS
 from examples.trainer import command
+from lookbehind_optax import measure
 
 LEVEL = 0.05  # of the tests, and so of the 95 % intervals
 
@@ -195,24 +195,6 @@ def claims_table(question: Question, results: dict[str, Any]) -> str:
     return reports.markdown(head, lines)
 
 
-# A method has the same colour in every picture; of Okabe and Ito's palette.
-FAMILIES = {
-    "SGD": "#000000",
-    "random": "#999999",
-    "Multistep": "#D55E00",
-    "Lookahead": "#E69F00",
-    "Lookbehind": "#009E73",
-    "ASAM": "#56B4E9",
-    "SAM": "#0072B2",
-    "": "#CC79A7",
-}
-
-
-def color(label: str) -> str:
-    """The color of the method that a label begins with."""
-    return next(it for start, it in FAMILIES.items() if label.startswith(start))
-
-
 def figure(results: dict[str, Any]) -> Figure:
     """Final accuracies: of each row, or over the question's number."""
     question = QUESTIONS[results["question"]]
@@ -285,7 +267,9 @@ def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
     labels = [row.label for row in done]
     found = {label: 100 * values(results, label, "test_accuracy") for label in labels}
     ordered = sorted(labels, key=lambda label: found[label].mean())
-    for place, label in enumerate(ordered):
+    for place, (label, style) in enumerate(
+        zip(ordered, measure.styles(ordered), strict=True)
+    ):
         points = found[label]
         axes.plot(points, [place] * len(points), ".", color="#BBBBBB", zorder=0)
         axes.errorbar(
@@ -294,7 +278,7 @@ def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
             xerr=half_width(points),
             fmt="o",
             capsize=3,
-            color=color(label),
+            color=style["color"],
         )
     axes.set_yticks(range(len(ordered)), ordered)
     axes.set_xlabel("test accuracy after the last epoch (%); bars: 95 %")
@@ -306,21 +290,18 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
     lines: dict[str, list[Row]] = {}
     for row in done:
         lines.setdefault(row.line, []).append(row)
-    styles = itertools.cycle(("--", ":", "-.", (0, (8, 2))))
-    for row in lines.pop("", []):
+    alone = lines.pop("", [])
+    styles = iter(measure.styles([*(row.label for row in alone), *lines]))
+    for row, style in zip(alone, styles, strict=False):
         mean = 100 * values(results, row.label, "test_accuracy").mean()
-        style = next(styles)
-        axes.axhline(mean, linestyle=style, color=color(row.label), label=row.label)
-    marks = itertools.cycle("osD^vP*X")
-    dashes = itertools.cycle(("-", "--", "-.", ":"))
-    for line, rows in lines.items():
+        axes.axhline(mean, label=row.label, **style)
+    for (line, rows), style in zip(lines.items(), styles, strict=True):
         points = [100 * values(results, row.label, "test_accuracy") for row in rows]
-        style = {"color": color(line), "marker": next(marks), "label": line}
         places = [row.x for row in rows]
         means = [it.mean() for it in points]
-        axes.plot(places, means, linestyle=next(dashes), **style)
+        axes.plot(places, means, label=line, **style)
         for place, of_seeds in zip(places, points, strict=True):
-            axes.plot([place] * len(of_seeds), of_seeds, ".", color=color(line))
+            axes.plot([place] * len(of_seeds), of_seeds, ".", color=style["color"])
     axes.set_ylabel("test accuracy after the last epoch (%); dots: seeds")
     axes.grid(alpha=0.3)
 

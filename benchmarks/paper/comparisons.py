@@ -34,8 +34,6 @@ from examples.trainer import command
 from examples.trainer.command import settings
 from lookbehind_optax import measure
 
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 REFERENCE = "SAM"  # differences and p-values are against it
 
 
@@ -245,15 +243,16 @@ def figure(results: dict[str, Any]) -> Any:
     places = [row["x"] for row in complete if row["line"]]
     width = 0.012 * np.ptp(places or [0.0])
     shifts = width * (np.arange(len(lines)) - (len(lines) - 1) / 2)
-    for color, shift, (line, rows) in zip(COLORS, shifts, lines.items(), strict=False):
+    for style, shift, (line, rows) in zip(
+        measure.styles(lines), shifts, lines.items(), strict=True
+    ):
         axes.errorbar(
             [complete[i]["x"] + shift for i in rows],
             [means[i] for i in rows],
             yerr=[errors[i] for i in rows],
-            color=color,
-            marker="o",
             capsize=3,
             label=line,
+            **style,
         )
     axes.set_xlabel(results["x"])
     axes.set_ylabel("test accuracy (%)")

@@ -25,14 +25,11 @@ class Method(NamedTuple):
       wrap: puts it around SGD.
       learning_rate: of SGD, for each gradient of a step.
       gradients: evaluations that a step costs.
-      color: in the plot, of Okabe and Ito's palette, which colour-blind readers can
-        tell apart.
     """
 
     wrap: Callable[[Optimizer], Optimizer]
     learning_rate: float
     gradients: int
-    color: str
 
     def optimizer(self) -> Optimizer:
         """A client's optimizer, around SGD with momentum."""
@@ -40,11 +37,11 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "SGD": Method(lambda sgd: sgd, 0.08, 1, "#000000"),
-    "SAM": Method(lambda sgd: lb.sam(sgd, rho=0.4), 0.05, 2, "#0072B2"),
-    "ASAM": Method(lambda sgd: lb.asam(sgd, rho=1.0), 0.05, 2, "#E69F00"),
+    "SGD": Method(lambda sgd: sgd, 0.08, 1),
+    "SAM": Method(lambda sgd: lb.sam(sgd, rho=0.4), 0.05, 2),
+    "ASAM": Method(lambda sgd: lb.asam(sgd, rho=1.0), 0.05, 2),
     "Lookbehind-SAM": Method(
-        lambda sgd: lb.lookbehind_sam(sgd, rho=0.2, k=2, alpha=0.5), 0.03, 3, "#D55E00"
+        lambda sgd: lb.lookbehind_sam(sgd, rho=0.2, k=2, alpha=0.5), 0.03, 3
     ),
 }
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from examples.federated.config import Config
-from examples.federated.config import METHODS
+from lookbehind_optax import measure
 
 
 def print_table(
@@ -42,8 +42,10 @@ def plot(config: Config, curves: dict[str, np.ndarray]) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     rounds = np.arange(1, config.rounds + 1)
     late = rounds > config.rounds - config.rounds // 4
-    for name, curve in curves.items():
-        color = METHODS[name].color
+    for style, (name, curve) in zip(
+        measure.styles(curves), curves.items(), strict=True
+    ):
+        color = style["color"]
         server, average = 100 - curve.mean(axis=0).T
         error = curve[..., 1].std(axis=0, ddof=1) / math.sqrt(config.seeds)
         left.plot(rounds, server, color=color, linewidth=1, label=name)

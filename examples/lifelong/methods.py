@@ -23,8 +23,6 @@ class Method(NamedTuple):
       wrap: from the configuration, a `Lifelong`, and the base optimizer to the
         optimizer.
       gradients: gradients of its objective in a step, given k.
-      color: in the plot, of Okabe and Ito's palette.
-      marker: in the plot.
       replay: whether it has a memory.
       meta: whether its objective is C-MAML's.
     """
@@ -32,20 +30,16 @@ class Method(NamedTuple):
     title: str
     wrap: Callable[[Any, Any], optax.GradientTransformationExtraArgs]
     gradients: Callable[[int], int]
-    color: str
-    marker: str
     replay: bool = False
     meta: bool = False
 
 
-SGD = Method("SGD", lambda config, base: base, lambda k: 1, "#000000", "o")
+SGD = Method("SGD", lambda config, base: base, lambda k: 1)
 
 LOOKBEHIND = Method(
     "Lookbehind-SAM",
     lambda config, base: lb.lookbehind_sam(base, config.rho, config.k, config.alpha),
     lambda k: k + 1,
-    "#D55E00",
-    "D",
 )
 
 BASELINES = {
@@ -54,15 +48,11 @@ BASELINES = {
         "SAM",
         lambda config, base: lb.sam(base, config.rho),
         lambda k: 2,
-        "#0072B2",
-        "s",
     ),
     "multistep_sam": Method(
         "Multistep-SAM",
         lambda config, base: lb.multistep_sam(base, config.rho, config.k),
         lambda k: k + 1,
-        "#E69F00",
-        "^",
     ),
     "lookbehind_sam": LOOKBEHIND,
 }
@@ -73,8 +63,6 @@ META = {
         "C-MAML, Lookahead",
         lambda config, base: lb.lookahead(base, config.k, config.alpha),
         lambda k: 1,
-        "#009E73",
-        "v",
     ),
     "cmaml_lookbehind": LOOKBEHIND._replace(title="C-MAML, Lookbehind"),
 }

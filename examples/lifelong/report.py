@@ -7,6 +7,7 @@ import numpy as np
 
 from examples.lifelong import tasks
 from examples.lifelong.methods import METHODS
+from lookbehind_optax import measure
 
 
 def table(results: dict[str, Any]) -> str:
@@ -54,8 +55,10 @@ def figure(results: dict[str, Any]) -> Figure:
     )
     rows = drawing.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
     for column, (title, names) in zip(rows.T, shown.items(), strict=True):
-        for i, name in enumerate(names):
-            method = METHODS[name]
+        titles = [METHODS[name].title for name in names]
+        for i, (name, style) in enumerate(
+            zip(names, measure.styles(titles), strict=True)
+        ):
             accuracies = 100 * np.array(results["methods"][name]["accuracies"])
             count = accuracies.shape[-1]
             learned = np.arange(1, count + 1)
@@ -68,12 +71,10 @@ def figure(results: dict[str, Any]) -> Figure:
                     learned + shift,
                     values.mean(axis=0),
                     values.std(axis=0, ddof=1),
-                    color=method.color,
-                    marker=method.marker,
-                    markersize=4,
                     linewidth=1 if axes is column[0] else 0,
                     elinewidth=1,
-                    label=method.title,
+                    label=titles[i],
+                    **style,
                 )
         top, bottom = column
         top.set_title(title)

@@ -18,11 +18,9 @@ from examples.search.space import Distribution
 from examples.search.study import parameters
 from examples.search.study import Shared
 from examples.trainer import command
+from lookbehind_optax import measure
 
 ACCURACY = "validation accuracy (%)"
-# Of the methods. The colors are Okabe and Ito's.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X<>"
 
 
 def figure(studies: list[Shared]) -> Figure:
@@ -33,11 +31,10 @@ def figure(studies: list[Shared]) -> Figure:
     size = (3.6 * columns + 0.6, 3 * rows + 0.8)
     drawn = Figure(figsize=size, layout="constrained")
     panels = list(drawn.subplots(rows, columns, sharey=True, squeeze=False).flat)
-    for i, shared in enumerate(studies):
-        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-        style = {"color": color, "marker": marker}
+    names = [shared.method.name for shared in studies]
+    for style, shared in zip(measure.styles(names), studies, strict=True):
         draw(panels[0], shared, lambda trial: trial.number, style)
-        draw_best(panels[0], shared, color)
+        draw_best(panels[0], shared, style["color"])
         for axes, (name, values) in zip(panels[1:], space.items(), strict=False):
             of_name = [it for it in studies if name in it.method.space]
             if shared in of_name:  # side by side with the others at a choice
@@ -88,10 +85,11 @@ def draw(
     style: dict[str, Any],
 ) -> None:
     """Complete trials, with hollow markers if pruned and crosses if failed."""
+    style = style | {"linestyle": ""}
     kinds: list[tuple[TrialState, dict[str, Any]]] = [
         (TrialState.COMPLETE, style | {"label": shared.method.name}),
         (TrialState.PRUNED, style | {"markerfacecolor": "none"}),
-        (TrialState.FAIL, {"color": style["color"], "marker": "x"}),
+        (TrialState.FAIL, style | {"marker": "x"}),
     ]
     for state, look in kinds:
         trials = shared.of_state(state)
@@ -99,7 +97,7 @@ def draw(
         heights = [0.02 if failed else 100 * (trial.value or 0.0) for trial in trials]
         if failed:  # above the axis, whatever the accuracies are
             look["transform"] = axes.get_xaxis_transform()
-        axes.plot(list(map(x, trials)), heights, linestyle="", **look)
+        axes.plot(list(map(x, trials)), heights, **look)
 
 
 def draw_best(axes: Axes, shared: Shared, color: str) -> None:

@@ -16,6 +16,7 @@ from lookbehind_optax.measure._figures import plot_plane as plot_plane
 from lookbehind_optax.measure._figures import plot_sharpness as plot_sharpness
 from lookbehind_optax.measure._figures import plot_spectrum as plot_spectrum
 from lookbehind_optax.measure._figures import plot_trade_off as plot_trade_off
+from lookbehind_optax.measure._figures import styles as styles
 from lookbehind_optax.measure._hessian import Eigenpairs as Eigenpairs
 from lookbehind_optax.measure._hessian import hessian_eigenvalues as hessian_eigenvalues
 from lookbehind_optax.measure._hessian import hessian_spectrum as hessian_spectrum

@@ -1,7 +1,11 @@
 """Figures of measurements, in the form of the paper's; they need matplotlib."""
 
+from collections import Counter
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -18,6 +22,62 @@ from lookbehind_optax.measure._sharpness import Sharpness
 # Okabe and Ito's palette, which colour-blind readers can tell apart, darkest first.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
+DASHES = ("-", "--", ":", "-.")
+# The first of these words that a name contains says which method it is.
+METHODS = {
+    "lookbehind": "#009E73",
+    "lookahead": "#E69F00",
+    "multistep": "#D55E00",
+    "random": "#999999",
+    **dict.fromkeys(("gsam", "wsam", "friendly"), "#CC79A7"),
+    "asam": "#56B4E9",
+    "sam": "#0072B2",
+    **dict.fromkeys(("sgd", "adam", "adamw", "base", "maml"), "#000000"),
+}
+
+
+def styles(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Styles of curves, for figures beside those here: a color means a method.
+
+    A name means the method that it contains, as "Lookbehind-SAM, k = 5" and
+    "lookbehind_sam" do. It has that method's color in every figure, and a name without
+    a method one that no other has, as far as there are some. Each further curve of a
+    color is dashed in another way, and markers differ.
+
+    Args:
+      names: of the curves of one figure.
+
+    Returns:
+      keyword arguments of matplotlib's `plot` for each.
+
+    Example:
+      >>> from lookbehind_optax import measure
+      >>> for style in measure.styles(["SAM", "Lookbehind-SAM", "SAM, late"]):
+      ...     print(style["color"], style["linestyle"], style["marker"])
+      #0072B2 - o
+      #009E73 - s
+      #0072B2 -- D
+    """
+    methods = [_method_color(name) for name in names]
+    free = itertools.cycle([c for c in COLORS if c not in methods] or COLORS)
+    drawn: Counter[str] = Counter()
+    found = []
+    for i, color in enumerate(method or next(free) for method in methods):
+        found.append(
+            {
+                "color": color,
+                "linestyle": DASHES[drawn[color] % len(DASHES)],
+                "marker": MARKERS[(i + i // len(MARKERS)) % len(MARKERS)],
+                "markersize": 4,
+            }
+        )
+        drawn[color] += 1
+    return found
+
+
+def _method_color(name: str) -> str | None:
+    words = re.findall("[a-z]+", name.lower())
+    return next((color for word, color in METHODS.items() if word in words), None)
 
 
 def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
@@ -42,9 +102,7 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
             {"xytext": (-5, -5), "ha": "right", "va": "top"},
         ]
     )
-    for style, side, (name, points) in zip(
-        _styles(), sides, _named(results), strict=False
-    ):
+    for side, (style, name, points) in zip(sides, _curves(results), strict=False):
         rhos = sorted(points)
         x = [float(points[rho].sharpness[0]) for rho in rhos]
         y = [float(points[rho].loss) for rho in rhos]
@@ -76,7 +134,7 @@ def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    for style, (name, result) in zip(_styles(), _named(results), strict=False):
+    for style, name, result in _curves(results):
         axes.plot(
             np.asarray(result.rho), np.asarray(result.sharpness), label=name, **style
         )
@@ -107,7 +165,7 @@ def plot_noise(
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    for style, (name, result) in zip(_styles(), _named(results), strict=False):
+    for style, name, result in _curves(results):
         sigma = np.asarray(result.sigma)
         mean, std = (
             np.asarray(value if of is None else value[of])
@@ -138,7 +196,7 @@ def plot_alpha(results: Mapping[str, jax.typing.ArrayLike]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    for style, (name, alpha) in zip(_styles(), _named(results), strict=False):
+    for style, name, alpha in _curves(results):
         values = np.asarray(alpha)
         style["marker"] = style["marker"] if len(values) <= 40 else None
         axes.plot(np.arange(1, len(values) + 1), values, label=name, **style)
@@ -164,7 +222,7 @@ def plot_climb(results: Mapping[str, Climb]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, (left, right) = _figure(2)
-    for style, (name, climb) in zip(_styles(), _named(results), strict=False):
+    for style, name, climb in _curves(results):
         steps = np.arange(len(climb.losses))
         left.plot(steps, np.asarray(climb.losses), label=name, **style)
         right.plot(steps, np.asarray(climb.cosines), label=name, **style)
@@ -191,7 +249,7 @@ def plot_line(
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    for style, (name, line) in zip(_styles(), _named(results), strict=False):
+    for style, name, line in _curves(results):
         values = line.values if of is None else line.values[of]
         style["marker"] = None
         axes.plot(np.asarray(line.t), np.asarray(values), label=name, **style)
@@ -254,7 +312,7 @@ def plot_spectrum(results: Mapping[str, Spectrum], width: float) -> Any:
     figure, axes = _figure()
     nodes = np.concatenate([np.ravel(result.nodes) for result in results.values()])
     at = np.linspace(nodes.min() - 5 * width, nodes.max() + 5 * width, 1000)
-    for style, (name, spectrum) in zip(_styles(), _named(results), strict=False):
+    for style, name, spectrum in _curves(results):
         style["marker"] = None
         density = np.asarray(spectrum.density(jnp.asarray(at), width))
         axes.plot(at, density, label=name, **style)
@@ -276,18 +334,11 @@ def _figure(columns: int = 1) -> Any:
     return figure, figure.subplots(1, columns)
 
 
-def _named(results):
+def _curves(results: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """For each result the style of its curve, its name and itself."""
     if not isinstance(results, Mapping) or not results:
         raise ValueError(f"results must be a dictionary by name; got {results!r}.")
-    return results.items()
-
-
-def _styles():
-    """Endless styles: each time the colors repeat, they get the next markers."""
-    for i in itertools.count():
-        color = COLORS[i % len(COLORS)]
-        marker = MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
-        yield {"color": color, "marker": marker, "markersize": 4}
+    return zip(styles(results), results.keys(), results.values(), strict=True)
 
 
 def _finish(axes, x, y, *, legend):

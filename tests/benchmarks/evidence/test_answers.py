@@ -148,10 +148,3 @@ def test_a_question_without_runs_says_so(ask):
     assert "No row was run." in shown
     assert "not run" in shown
     answers.figure({"question": "asked", "rows": {}})
-
-
-def test_a_method_has_one_colour():
-    assert answers.color("SAM of radius kρ") == answers.color("SAM")
-    assert answers.color("Lookbehind-ASAM") == answers.color("Lookbehind-SAM")
-    assert answers.color("ASAM") != answers.color("SAM")
-    assert answers.color("GSAM") == answers.color("Friendly-SAM")

@@ -57,6 +57,35 @@ def test_every_curve_looks_different():
     assert len(looks) == 20
 
 
+def colors(*names):
+    return [style["color"] for style in measure.styles(names)]
+
+
+def test_a_method_has_one_color():
+    sam, late, asam, lookbehind = colors(
+        "SAM of radius kρ", "sam, late", "ASAM", "lookbehind_sam"
+    )
+    assert sam == late
+    assert len({sam, asam, lookbehind}) == 3
+    assert colors("Lookbehind-ASAM, k = 5", "SGD", "Multistep-SAM")[0] == lookbehind
+    assert colors("GSAM")[0] == colors("Friendly-SAM")[0]
+    # A part of a word is no name of a method.
+    assert colors("SAM", "samples")[0] != colors("SAM", "samples")[1]
+
+
+def test_curves_of_one_method_differ_by_dashes_and_markers():
+    here = measure.styles(["SAM", "SAM, late", "SAM, early", "SAM, spread"])
+    assert len({style["linestyle"] for style in here}) == 4
+    assert len({style["marker"] for style in here}) == 4
+
+
+def test_other_names_have_the_colors_that_no_method_takes():
+    named = colors("SAM", "Lookbehind-SAM")
+    *others, _, _ = colors("mine", "yours", "SAM", "Lookbehind-SAM")
+    assert not {*others} & {*named}
+    assert len({*others}) == 2
+
+
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="results must be a dictionary by name"):
         measure.plot_sharpness({})
