@@ -3,17 +3,21 @@
     python -m benchmarks.reports benchmarks/results/paper/sharpness_small.json
 
 A benchmark writes JSON with `save`. Its table, as Markdown, and its picture are made
-from that file alone, by its own functions `table` and `figure` of what the file holds;
-the command above makes them again.
+from that file alone, by its own functions of what the file holds: `title`, a line on
+what is shown and one on how it was measured, `table` and `figure`. The command above
+makes them again.
 """
 
 import importlib
 import json
 from pathlib import Path
+import textwrap
 from typing import Annotated
 from typing import Any
 
 import jax
+import matplotlib
+from matplotlib.figure import Figure
 import numpy as np
 import tyro
 
@@ -35,7 +39,7 @@ ROOMS = {
 
 @settings
 class Reports(Settings):
-    """Make tables (.md) and pictures (.png) of results (.json) again.
+    """Make tables (.md) and pictures (.png, .svg) of results (.json) again.
 
     Attributes:
       results: JSON files that benchmarks have written. The table and the picture next
@@ -65,7 +69,7 @@ def save(path: Path, benchmark: str, results: dict[str, Any]) -> None:
 
 
 def render(path: Path) -> None:
-    """Prints the table of a JSON file, and writes .md and .png next to it.
+    """Prints the table of a JSON file, and writes .md, .png and .svg next to it.
 
     Raises:
       ValueError: if the file holds something else.
@@ -74,16 +78,34 @@ def render(path: Path) -> None:
         raise ValueError(f"a result must end in .json; got {path}")
     try:
         results = json.loads(path.read_text())
-        name = results["benchmark"]
-        benchmark = module(name)
-        table, figure = benchmark.table(results), benchmark.figure(results)
+        shown, figure = text(results), picture(results)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} must hold the result of a benchmark, as JSON: {error!r}"
         ) from error
-    path.with_suffix(".md").write_text(table + "\n")
+    path.with_suffix(".md").write_text(shown)
     figure.savefig(path.with_suffix(".png"), dpi=150)
-    print(f"{table}\n\nIt is in {path.with_suffix('.md')}, with .json and .png.")
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):  # the same each time
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    print(f"{shown}\nIt is in {path.with_suffix('.md')}, with .json, .png and .svg.")
+
+
+def text(results: dict[str, Any]) -> str:
+    """The title and the table of a result, as Markdown."""
+    benchmark = module(results["benchmark"])
+    what, _, how = benchmark.title(results).partition("\n")
+    return "\n\n".join([f"**{what}**", how, benchmark.table(results)]) + "\n"
+
+
+def picture(results: dict[str, Any]) -> Figure:
+    """The picture of a result, below its title."""
+    benchmark = module(results["benchmark"])
+    figure = benchmark.figure(results)
+    width = int(14 * figure.get_figwidth())  # characters that fit
+    lines = benchmark.title(results).splitlines()
+    title = "\n".join(textwrap.fill(line, width) for line in lines)
+    figure.suptitle(title, fontsize="small")
+    return figure
 
 
 def module(name: str) -> Any:

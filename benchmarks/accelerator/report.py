@@ -44,18 +44,18 @@ def write(folder: Path) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The device, and a table of each kind of job that is done."""
-    parts = [about(results)]
-    for title, make in tables.TABLES.items():
+    """A table of each kind of job that is done."""
+    parts = []
+    for what, make in tables.TABLES.items():
         if rows := make(results):
-            parts.append(f"**{title}**\n\n{reports.markdown(rows[0], rows[1:])}")
+            parts.append(f"**{what}**\n\n{reports.markdown(rows[0], rows[1:])}")
     return "\n\n".join(parts)
 
 
-def about(results: dict[str, Any]) -> str:
+def title(results: dict[str, Any]) -> str:
     """The device and its limits."""
     found = tables.device_limits(results)
-    text = f"Measured on {results['device']}."
+    text = f"Lookbehind on an accelerator\nMeasured on {results['device']}."
     if found is not None:
         text += (
             f" Its peak in bfloat16 is {found.bf16 / 1e12:,.0f} TFLOP/s, and its "
@@ -88,7 +88,6 @@ def figure(results: dict[str, Any]) -> Figure:
     draw_peers(axes[3], results)
     if tables.of_kind(results, "step"):
         axes[0].legend(fontsize="x-small", frameon=False)
-    drawing.suptitle(results["device"], fontsize="small")
     return drawing
 
 

@@ -1,6 +1,5 @@
 """What came out: a table of the rows, one of the claims, and a picture."""
 
-import textwrap
 from typing import Any
 from typing import NamedTuple
 
@@ -95,25 +94,27 @@ def say(found: Difference | None) -> list[str]:
     return [f"{found.mean:+.2f}", f"{low} to {high}", f"{found.p:.2g}"]
 
 
-def table(results: dict[str, Any]) -> str:
-    """The question, its rows, and its claims."""
+def title(results: dict[str, Any]) -> str:
+    """The question, and what all runs have in common."""
     question = QUESTIONS[results["question"]]
-    parts = [f"**{question.about}**", setting(question), rows_table(question, results)]
+    config = question.config
+    which = f"the first {question.train:,} images" if question.train else "all images"
+    return (
+        f"{question.about}\n{config.dataset}, {which}, {config.model}, {config.epochs} "
+        "epochs; ± is a standard deviation over seeds"
+    )
+
+
+def table(results: dict[str, Any]) -> str:
+    """The question's rows, and its claims."""
+    question = QUESTIONS[results["question"]]
+    parts = [rows_table(question, results)]
     if question.width:
         parts.append(widths_table(question, results))
     if question.claims:
         parts.append(claims_table(question, results))
+    parts.append("Intervals are of 95 %; p is corrected by Holm's method.")
     return "\n\n".join(parts)
-
-
-def setting(question: Question) -> str:
-    """A sentence on what all runs have in common."""
-    config = question.config
-    which = f"the first {question.train:,} images" if question.train else "all images"
-    return (
-        f"{config.dataset}, {which}, {config.model}, epochs: {config.epochs}; ± is a "
-        "standard deviation, intervals are of 95 %, p is corrected by Holm's method."
-    )
 
 
 def rows_table(question: Question, results: dict[str, Any]) -> str:
@@ -213,8 +214,6 @@ def figure(results: dict[str, Any]) -> Figure:
         )
     else:
         draw_rows(axes, results, done)
-    text = textwrap.fill(setting(question), 75)
-    axes.set_title(f"{question.about}\n{text}", fontsize="medium")
     return drawn
 
 
@@ -294,7 +293,7 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
     styles = iter(measure.styles([*(row.label for row in alone), *lines]))
     for row, style in zip(alone, styles, strict=False):
         mean = 100 * values(results, row.label, "test_accuracy").mean()
-        axes.axhline(mean, label=row.label, **style)
+        axes.axhline(mean, label=row.label, **style | {"marker": ""})
     for (line, rows), style in zip(lines.items(), styles, strict=True):
         points = [100 * values(results, row.label, "test_accuracy") for row in rows]
         places = [row.x for row in rows]

@@ -153,6 +153,19 @@ def alpha_by_epoch(row: dict[str, Any]) -> np.ndarray | None:
     return np.mean(row["alpha_by_epoch"], axis=0)
 
 
+def title(results: dict[str, Any]) -> str:
+    """The question, and what all runs have in common."""
+    setting = results["setting"]
+    which = (
+        f"the first {setting['train']:,} images" if setting["train"] else "all images"
+    )
+    seeds = max(len(row["seeds"]) for row in results["rows"])
+    return (
+        f"{results['about']}\n{setting['dataset']}, {which}, {setting['model']}; "
+        f"n = {seeds} seeds, ± and bars are standard deviations"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each way to train: its price, its accuracy, and how sure that is."""
     complete = {row["label"]: row for row in results["rows"] if row["seeds"]}

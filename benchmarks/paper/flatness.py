@@ -16,6 +16,7 @@ from benchmarks.paper import robustness
 from benchmarks.paper import sharpness
 from benchmarks.paper import trade_off
 from benchmarks.paper.experiment import Trainings
+from benchmarks.paper.sizes import Flatness as Size
 from benchmarks.paper.sizes import SIZES
 from benchmarks.paper.trained import Networks
 from examples.trainer import command
@@ -56,8 +57,19 @@ def main(arguments: list[str] | None = None) -> None:
     reports.save(
         asked.output / f"{asked.measure}_{asked.size}.json",
         asked.measure,
-        {**found, "trained_at": sorted(networks.revisions)},
+        {
+            "setting": setting(size),
+            **found,
+            "trained_at": sorted(networks.revisions),
+        },
     )
+
+
+def setting(size: Size) -> str:
+    """What all networks have in common."""
+    config = size.config
+    which = f"the first {size.train:,} images" if size.train else "all images"
+    return f"{config.dataset}, {which}, {config.model}, {config.epochs} epochs"
 
 
 if __name__ == "__main__":

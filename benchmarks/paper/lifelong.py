@@ -20,7 +20,7 @@ from examples.trainer import command
 from examples.trainer.command import settings
 
 # What `benchmarks.reports` renders with.
-table, figure = report.table, report.figure
+title, table, figure = report.title, report.table, report.figure
 
 
 @settings

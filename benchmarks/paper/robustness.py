@@ -23,6 +23,16 @@ DRAWS = 10
 STATISTICS = 50  # training batches that leave 0.5 % of the old statistics
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, and of which networks."""
+    n = len(next(iter(results["methods"].values()))["clean"])
+    return (
+        "Accuracy with noise in the weights\n"
+        f"{results['setting']}, ρ = {results['rho']}; n = {n} networks, with "
+        f"{results['draws']} draws each; ± and bands are standard deviations"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each method: mean and standard deviation over networks and draws."""
     sigmas = (f"σ = {sigma}" for sigma in results["sigmas"])

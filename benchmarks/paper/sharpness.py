@@ -22,6 +22,16 @@ RADII = (0.02, 0.05, 0.1, 0.2, 0.5)
 ITERATIONS = 15  # of Lanczos' algorithm
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, and of which networks."""
+    n = len(next(iter(results["methods"].values()))["loss"])
+    return (
+        "Sharpness over radii at the end of training\n"
+        f"{results['setting']}, ρ = {results['rho']}; n = {n}, "
+        "± is a standard deviation"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each method: mean and standard deviation over its networks."""
     radii = (f"sharpness at {radius}" for radius in results["radii"])

@@ -21,6 +21,14 @@ from lookbehind_optax import measure
 RADIUS = 0.1  # at which the sharpness is measured
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, and of which networks."""
+    return (
+        "Training loss against sharpness, at each training radius ρ\n"
+        f"{results['setting']}; sharpness at {results['radius']}; one seed a point"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each network."""
     head = ["method", "ρ", "training loss", f"sharpness at {results['radius']}"]

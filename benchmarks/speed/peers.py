@@ -90,6 +90,16 @@ def speeds(row: dict[str, Any], peer: str) -> list[float]:
     return [peer / our for peer, our in zip(theirs, ours, strict=True)]
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, where, and what a number is."""
+    versions = {**results["versions"], **results["peer_versions"]}
+    return (
+        "Speed beside other implementations: above 1 ours is faster\n"
+        f"{results['device']}; {', '.join(f'{k} {v}' for k, v in versions.items())}; "
+        "medians, in brackets the range over repetitions"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each peer: medians, and the range of the ratio."""
     head = ["model", "batch", "precision", "k", "peer", "its step (ms)"]

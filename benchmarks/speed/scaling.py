@@ -203,6 +203,15 @@ def ratios(row: dict[str, Any]) -> list[float]:
     return [sample["step_s"] / sample["gradients_s"] for sample in row["samples"]]
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, where, and what a number is."""
+    return (
+        f"How a Lookbehind step grows with its {results['over']}\n"
+        f"decoder, k = {results['k']}, {results['device']}; copies of all parameters; "
+        "medians, with the range over repetitions"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each size: memory in copies of all parameters, and medians of time."""
     over_devices = results["over"] == "devices"

@@ -116,6 +116,15 @@ def measure(
     }
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, where, and what a number is."""
+    return (
+        "Steps beside their k + 1 gradients\n"
+        f"{results['device']}; medians, in brackets the range over repetitions; "
+        "lines go through medians over optimizers"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each step: medians, with the range over the repetitions."""
     head = ["model", "batch", "precision", "member", "k", "step (ms)"]
@@ -182,7 +191,6 @@ def figure(results: dict[str, Any]) -> Any:
         ax.set_ylim(min(0, low), 1.05 * high)  # a step may need less memory
     axes[0].axhline(1, color="gray", linewidth=0.8)
     axes[0].legend(fontsize="small")
-    drawing.suptitle("Medians over members and repetitions", fontsize="small")
     return drawing
 
 

@@ -76,6 +76,16 @@ def ratios(row: dict[str, Any]) -> list[float]:
     return [sample["step_s"] / sample["trainer_s"] for sample in row["samples"]]
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was measured, where, and what a number is."""
+    return (
+        "The trainer beside its bare step\n"
+        f"{results['dataset']}, {results['optimizer']}, k = {results['k']}, batches of "
+        f"{results['batch_size']}, {results['device']}; medians, with the range over "
+        "repetitions"
+    )
+
+
 def table(results: dict[str, Any]) -> str:
     """A row for each network: medians, and the range of the ratio."""
     head = ["model", "precision", "trainer (images/s)", "trainer (gradients/s)"]

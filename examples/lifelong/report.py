@@ -35,6 +35,17 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def title(results: dict[str, Any]) -> str:
+    """What was learned, and how often."""
+    config = results["config"]
+    return (
+        "Accuracy on tasks learned one after another\n"
+        f"{config['dataset']}, {config['classes_per_task']} classes a task, "
+        f"{config['model']}, {config['epochs']} epochs a task; n = {config['seeds']} "
+        "seeds, ± and bars are standard deviations"
+    )
+
+
 def figure(results: dict[str, Any]) -> Figure:
     """Draws accuracy over the stream, and at its end by task."""
     groups = {
@@ -47,14 +58,10 @@ def figure(results: dict[str, Any]) -> Figure:
         for title, belongs in groups.items()
         if (names := [name for name in results["methods"] if belongs(METHODS[name])])
     }
-    config = results["config"]
     drawing = Figure(figsize=(1 + 3.6 * len(shown), 6.5), layout="constrained")
-    drawing.suptitle(
-        f"{config['dataset']} in tasks of {config['classes_per_task']} classes, mean "
-        f"± standard deviation over {config['seeds']} seeds"
-    )
+    drawing.suptitle(title(results), fontsize="medium")
     rows = drawing.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
-    for column, (title, names) in zip(rows.T, shown.items(), strict=True):
+    for column, (group, names) in zip(rows.T, shown.items(), strict=True):
         titles = [METHODS[name].title for name in names]
         for i, (name, style) in enumerate(
             zip(names, measure.styles(titles), strict=True)
@@ -77,7 +84,7 @@ def figure(results: dict[str, Any]) -> Figure:
                     **style,
                 )
         top, bottom = column
-        top.set_title(title)
+        top.set_title(group)
         bottom.legend(
             frameon=False,
             loc="upper center",

@@ -23,7 +23,9 @@ def test_a_result_renders_to_what_is_beside_it(path):
     kept = json.loads(path.read_text())
     assert re.fullmatch("[0-9a-f]{12}", kept["revision"])  # without changes to it
     assert {"jax", "optax"} <= set(kept["versions"])
-    benchmark = reports.module(kept["benchmark"])
-    assert benchmark.table(kept) + "\n" == path.with_suffix(".md").read_text()
-    assert benchmark.figure(kept).axes
+    assert reports.text(kept) == path.with_suffix(".md").read_text()
+    figure = reports.picture(kept)
+    assert figure.axes
+    assert figure.get_suptitle()
     assert path.with_suffix(".png").stat().st_size > 0
+    assert path.with_suffix(".svg").stat().st_size > 0

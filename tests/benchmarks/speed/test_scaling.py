@@ -117,7 +117,7 @@ def test_renders_from_json_alone(over, tmp_path, monkeypatch):
     rows = json.loads(path.read_text())["rows"]
     assert len(rows) == (3 if over == "devices" else 2)
     table = path.with_suffix(".md").read_text()
-    assert table.count("\n") == 2 + len(rows)
+    assert table.count("\n|") == 2 + len(rows)
     path.with_suffix(".md").unlink()
     path.with_suffix(".png").unlink()
     reports.render(path)
