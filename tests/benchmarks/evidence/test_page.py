@@ -62,6 +62,12 @@ def test_the_share_of_the_gain_that_a_late_phase_keeps():
     assert f"keep {share:.0f} % of Lookbehind's gain" in PAGE
 
 
+def test_how_often_a_short_phase_fails():
+    runs = RESULT["rows"]["SAM, late, own anneal, 0.1"]["seeds"].values()
+    assert sum(run["test_accuracy"] < 0.5 for run in runs) == 2
+    assert "ended two of five runs of the last 0.1 below 50 %" in PAGE
+
+
 def test_how_many_seeds():
     fewest = min(len(row["seeds"]) for row in RESULT["rows"].values())
     assert f"{fewest} or more seeds each" in PAGE
