@@ -6,7 +6,7 @@ SAM, Multistep-SAM, Lookahead-SAM and Lookbehind-SAM, prints a table and saves a
     python -m examples.quickstart
 
 Training sees 1000 images, 40 % of them with a wrong label; the other 797 images, with
-their true labels, are the test set. The network can learn all labels by heart, and SGD
+their true labels, are the test set. The network can memorize all labels, and SGD
 does. The seed draws the split, the wrong labels, the initial weights and the order of
 the batches, all the same for every method, so the table compares them with SGD seed by
 seed.

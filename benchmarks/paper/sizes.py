@@ -86,7 +86,7 @@ def cifar(dataset: str, model: str) -> Setting:
 
 
 SMOKE = Config(model="convnet-bn", epochs=1, learning_rate=0.1)
-# Two hidden layers of 512 learn 10,000 labels by heart, in a minute without a climb.
+# Two hidden layers of 512 memorize 10,000 labels, in a minute without a climb.
 SMALL = dataclasses.replace(NOISY, learning_rate=0.1)
 SMALL_STREAM = Lifelong(dataset="fashion_mnist", images_per_task=1000, seeds=5)
 # The networks and the numbers are those of Look-ahead MAML's code.

@@ -1,6 +1,6 @@
 """What a run trains on, and what it is evaluated on.
 
-Labels are made wrong on purpose to see whether an optimizer learns them by heart: with
+Labels are made wrong on purpose to see whether an optimizer memorizes them: with
 symmetric noise, each wrong label is drawn uniformly among the other classes. Some of
 the training examples are held out for validation, so that nothing is chosen by the test
 set. The noise comes first, so that a validation split is as noisy as the rest.
