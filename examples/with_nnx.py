@@ -13,7 +13,7 @@ import lookbehind_optax as lb
 
 
 class Model(nnx.Module):
-    """One hidden layer, normalised and with dropout."""
+    """One hidden layer, normalized and with dropout."""
 
     def __init__(self, rngs: nnx.Rngs):
         """Draws the initial weights."""

@@ -317,7 +317,7 @@ def every_descent(
 class _Fast(NamedTuple):
     # The fast weights are f = φ + moved. Carrying f − φ instead of f loses nothing to
     # rounding if it is much smaller than φ, keeps α (f − φ) exact for α = 1, and never
-    # materialises f for a base optimizer that doesn't use the parameters.
+    # materializes f for a base optimizer that doesn't use the parameters.
     moved: optax.Updates
     first: optax.Updates | None  # the first update, if α depends on it
     base_state: optax.OptState

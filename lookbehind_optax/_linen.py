@@ -53,9 +53,9 @@ def linen_step(
       dynamic_scale: as for the step of `make_step`. If a gradient overflows, the state
         is left unchanged.
       switch_minibatches: as for `make_step`.
-      micro_batches: as for `make_step`. BatchNorm normalises each part separately, and
+      micro_batches: as for `make_step`. BatchNorm normalizes each part separately, and
         the new statistics are the mean over the parts.
-      m: as for `make_step`. BatchNorm normalises each group separately, and the new
+      m: as for `make_step`. BatchNorm normalizes each group separately, and the new
         statistics are the mean over the groups.
       axis_name: as for `make_step`.
       fresh_keys: as for `make_step`.

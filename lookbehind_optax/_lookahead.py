@@ -23,7 +23,7 @@ class LookaheadState(NamedTuple):
     Attributes:
       count: steps (minibatches) taken; int32 scalar.
       slow: the slow weights; a copy of the parameters.
-      last_sync: the base's state at the last synchronisation if `pullback` is
+      last_sync: the base's state at the last synchronization if `pullback` is
         "pullback", else None.
       base_state: state of the base optimizer.
       outer_state: state of the slow weights' optimizer; None if there is none.
@@ -74,16 +74,16 @@ def lookahead(
 
     Args:
       base: the optimizer of the fast weights.
-      k: steps between synchronisations, at least 1.
+      k: steps between synchronizations, at least 1.
       alpha: α ≥ 0, the step of the slow weights as a share of :math:`\theta - \phi`; a
         scalar or a schedule that counts steps; 0.5 by default. The slow weights move α
         times as far as the base optimizer alone would move them.
       outer: an optimizer of the slow weights, in place of α. Its schedules count
-        synchronisations.
-      pullback: what a synchronisation does to those leaves of the base's state that
+        synchronizations.
+      pullback: what a synchronization does to those leaves of the base's state that
         have the shape of the parameters (momentum, moments): "none" leaves them,
         "reset" restores their initial values, "pullback" interpolates them by α from
-        their values at the last synchronisation. Counts and schedules are left alone.
+        their values at the last synchronization. Counts and schedules are left alone.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`. Besides the states of the base
@@ -143,7 +143,7 @@ def lookahead(
         )
 
     def slow_step(a, outer_state, phi, theta):
-        """The slow weights after a synchronisation."""
+        """The slow weights after a synchronization."""
         if outer is None:
             back = jax.tree.map(
                 lambda f, t: _precision.interpolate(f, t, a), phi, theta
@@ -181,7 +181,7 @@ def lookahead(
         return u, LookaheadState(
             count=count,
             # Not `phi` but the result of the caller's addition, so that fast and slow
-            # weights are the same to the last bit after a synchronisation.
+            # weights are the same to the last bit after a synchronization.
             slow=at_sync(optax.tree.add(params, u), state.slow),
             last_sync=last_sync,
             base_state=base_state,

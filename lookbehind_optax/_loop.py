@@ -12,7 +12,7 @@ def repeat(body, carry, start, stop):
     """Returns the carry after `carry = body(i, carry)` for i = start, ..., stop - 1.
 
     A scan keeps program size and compile time flat in the number of repetitions.
-    XLA:CPU, however, canonicalises convolutions only in the entry computation
+    XLA:CPU, however, canonicalizes convolutions only in the entry computation
     (https://github.com/jax-ml/jax/issues/12868): the gradient of a convolution inside
     a loop or a conditional runs some eighty times slower than outside. So a body that
     holds one is unrolled when lowered for a CPU, and `platform_dependent` makes that

@@ -23,7 +23,7 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
         "pullback" interpolates them by α from `start`. Moments are the leaves that
         correspond to parameters; counts and schedules are left alone.
       base: the base optimizer.
-      params: the parameters to initialise it with.
+      params: the parameters to initialize it with.
       start: its state at the beginning of the way.
       end: its state at the end of the way.
       alpha: a number, or a tree like `params` with one for each leaf.

@@ -164,7 +164,7 @@ def restore(planes: np.ndarray) -> np.ndarray:
 
 
 def predict(left: Any, above: Any, corner: Any) -> Any:
-    """The median of the two neighbours and of the plane through all three (JPEG-LS)."""
+    """The median of the two neighbors and of the plane through all three (JPEG-LS)."""
     low, high = np.minimum(left, above), np.maximum(left, above)
     return np.clip(left + above - corner, low, high)
 

@@ -39,8 +39,8 @@ class Evidence(Settings):
       data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
         if they aren't there. TFDS's own by default.
       runs: folder of all training runs. Interrupted ones are resumed.
-      output: folder for the results, as JSON, Markdown, SVG and PNG. Finished runs in it
-        aren't repeated.
+      output: folder for the results, as JSON, Markdown, SVG and PNG. It keeps finished
+        runs, which aren't repeated.
     """
 
     questions: command.Several[Name]

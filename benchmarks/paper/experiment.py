@@ -24,7 +24,7 @@ class Experiment(Settings):
         data, and paper days on a GPU.
       data_dir: folder of datasets that TFDS has prepared; where they are downloaded to
         if they aren't there. TFDS's own by default.
-      output: folder for the results, as JSON, Markdown and PNG; they are replaced.
+      output: folder for the results, as JSON, Markdown, SVG and PNG; they are replaced.
     """
 
     size: Name = "smoke"

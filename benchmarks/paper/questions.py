@@ -71,7 +71,7 @@ def asam(options: Options) -> Options:
 
 SGD, SAM = METHODS["SGD"], METHODS["SAM"]
 ASAM = {"optimizer": "asam"}
-# Zhang et al. 2019 synchronise every 5 steps with α = 0.5.
+# Zhang et al. 2019 synchronize every 5 steps with α = 0.5.
 LOOKAHEAD = {"lookahead": 5, "lookahead_alpha": 0.5}
 BASELINE = Row("SAM", SAM)
 # As many gradients as methods of k = 2 take. Every question has it or `as_many`.
@@ -84,7 +84,7 @@ def as_many(k: int) -> Row:
     return Row(f"{line}, k = {k}", SGD, times=k + 1.0, line=line, x=k)
 
 
-def generalisation(setting: Setting) -> list[Row]:
+def generalization(setting: Setting) -> list[Row]:
     """Table 1."""
     del setting
     average = {"average": True}
@@ -141,7 +141,7 @@ def stronger(setting: Setting) -> list[Row]:
     """Table 8."""
     wanted = ("SGD", LONGER_SGD.label, "SAM", "Multistep-SAM", "Lookbehind-SAM")
     wanted += ("ASAM", "Multistep-ASAM", "Lookbehind-ASAM")
-    return [row for row in generalisation(setting) if row.label in wanted]
+    return [row for row in generalization(setting) if row.label in wanted]
 
 
 def groups(setting: Setting) -> list[Row]:
@@ -164,7 +164,7 @@ def gradients_needed(setting: Setting) -> list[Row]:
     """Table 10: the same runs as Table 1's."""
     wanted = (LONGER_SGD.label, "SAM", "Multistep-SAM", "Lookahead-SAM")
     wanted += ("Lookbehind-SAM",)
-    return [row for row in generalisation(setting) if row.label in wanted]
+    return [row for row in generalization(setting) if row.label in wanted]
 
 
 def over_k(setting: Setting) -> list[Row]:
@@ -273,7 +273,7 @@ def price(setting: Setting) -> list[Row]:
 
 
 QUESTIONS = {
-    "table-1": Question("Which method generalises best?", generalisation),
+    "table-1": Question("Which method generalizes best?", generalization),
     "table-3": Question("Is an adaptive α as good as a tuned one?", adaptive),
     "table-4": Question("Do switched minibatches help?", switched),
     "table-8": Question(

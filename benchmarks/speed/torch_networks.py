@@ -107,7 +107,7 @@ class ResNet(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal attention and MLP, both pre-normalised."""
+    """Causal attention and MLP, both pre-normalized."""
 
     def __init__(self, width: int, heads: int):
         """For tokens of `width`."""

@@ -31,21 +31,21 @@ class Problem:
     """A dataset and its network.
 
     Attributes:
-      train: normalised images (n, height, width, channels), and labels (n,).
+      train: normalized images (n, height, width, channels), and labels (n,).
       test: the same, on the device.
       model: the network.
       accuracy: percentage of the test images that parameters classify as labelled.
     """
 
     def __init__(self, dataset: data.Dataset):
-        """Normalises the images."""
+        """Normalizes the images."""
 
-        def normalised(examples):
+        def normalized(examples):
             images = (examples.images / np.float32(255) - dataset.mean) / dataset.std
             return images, examples.labels
 
-        self.train = normalised(dataset.train)
-        self.test = jax.device_put(normalised(dataset.test))
+        self.train = normalized(dataset.train)
+        self.test = jax.device_put(normalized(dataset.test))
         self.model: Any = MLP(dataset.classes)  # Flax types `apply` as returning tuples
         self.accuracy = jax.jit(self._accuracy)
 

@@ -1,8 +1,8 @@
-"""Random crops, flips and normalisation of image batches, inside the jitted step.
+"""Random crops, flips and normalization of image batches, inside the jitted step.
 
 These are the usual transforms for training on CIFAR: torchvision's
 `RandomCrop(32, padding=4)`, `RandomHorizontalFlip()` and `Normalize`. Images stay uint8
-until they are normalised, so that a whole training set fits the device.
+until they are normalized, so that a whole training set fits the device.
 """
 
 import jax
@@ -16,7 +16,7 @@ def augment(
 ) -> jax.Array:
     """Shifts each image by up to `pad` pixels and mirrors every other one, at random.
 
-    Pixels shifted in from outside are zero, that is, black before normalisation.
+    Pixels shifted in from outside are zero, that is, black before normalization.
 
     Args:
       key: PRNG key; every image of the batch draws its own shift and flip.
@@ -43,7 +43,7 @@ def augment(
     ]
 
 
-def normalise(
+def normalize(
     images: jax.Array,
     mean: ArrayLike,
     std: ArrayLike,

@@ -44,7 +44,7 @@ class Images(Settings):
       model: network, a name in examples/images/models.py; or package.module:Factory,
         which is called with classes and dtype, and gives a Flax linen module.
       pretrained: file of a pretrained ViT, in Hugging Face's names and the safetensors
-        format. Images are then normalised as it expects them, by 0.5.
+        format. Images are then normalized as it expects them, by 0.5.
     """
 
     recipe: Recipe = "digits"

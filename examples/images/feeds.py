@@ -13,7 +13,7 @@ from examples.images.sources import Source
 from examples.trainer.meshes import Layout
 
 EVALUATION_BATCH = 256
-# ImageNet's statistics, which normalise all streams.
+# ImageNet's statistics, which normalize all streams.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 

@@ -6,7 +6,7 @@ and weights are drawn as in PyTorch where that differs from Flax's defaults. Bat
 momentum of 0.9 and ε of 1e-5 are PyTorch's 0.1 and 1e-5; but Flax's running variance
 is the mean of the batches' own, where PyTorch corrects them by n / (n - 1).
 
-The networks of `MODELS` take images (batch, height, width, channels), normalised, and
+The networks of `MODELS` take images (batch, height, width, channels), normalized, and
 `dtype`, in which they compute; their parameters, the statistics of their norms, the
 attention's softmax, the last layer and the logits remain float32.
 """
@@ -44,8 +44,8 @@ class ResNet(nn.Module):
     """ResNet (He et al. 2016), basic or bottleneck, with its CIFAR or ImageNet stem.
 
     The CIFAR stem is that of kuangliu/pytorch-cifar, whose ResNets the Lookbehind paper
-    trains, with PyTorch's default initialisation. The ImageNet stem is torchvision's,
-    and so is its initialisation. In both, a bottleneck's stride is in its 3×3
+    trains, with PyTorch's default initialization. The ImageNet stem is torchvision's,
+    and so is its initialization. In both, a bottleneck's stride is in its 3×3
     convolution (torchvision's v1.5).
 
     Attributes:
@@ -126,7 +126,7 @@ class WideResNet(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool = True) -> Any:
         """Logits (batch, classes) of images (batch, height, width, channels)."""
 
-        def normalise(x):
+        def normalize(x):
             return nn.BatchNorm(
                 use_running_average=not train, momentum=0.9, dtype=self.dtype
             )(x)
@@ -152,18 +152,18 @@ class WideResNet(nn.Module):
         for group, channels in enumerate((16, 32, 64)):
             for block in range(blocks):
                 stride = 2 if group > 0 and block == 0 else 1
-                y = nn.relu(normalise(x))
+                y = nn.relu(normalize(x))
                 if x.shape[-1] != channels * self.width:
                     x = convolve(y, channels * self.width, stride, size=1)
                 y = convolve(y, channels * self.width, stride)
-                y = convolve(nn.relu(normalise(y)), channels * self.width)
+                y = convolve(nn.relu(normalize(y)), channels * self.width)
                 x = x + y
-        x = jnp.mean(nn.relu(normalise(x)), axis=(1, 2), dtype=jnp.float32)
+        x = jnp.mean(nn.relu(normalize(x)), axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.classes, kernel_init=TORCH_UNIFORM)(x)
 
 
 class EncoderLayer(nn.Module):
-    """A layer of the vision transformer: attention and MLP, both pre-normalised.
+    """A layer of the vision transformer: attention and MLP, both pre-normalized.
 
     Attributes:
       heads: attention heads.
@@ -259,7 +259,7 @@ class VisionTransformer(nn.Module):
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron with ReLUs, with Flax's initialisation.
+    """A multilayer perceptron with ReLUs, with Flax's initialization.
 
     Attributes:
       widths: of the hidden layers.
@@ -282,7 +282,7 @@ class MLP(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Two convolutions and a linear layer, for CPUs, with Flax's initialisation.
+    """Two convolutions and a linear layer, for CPUs, with Flax's initialization.
 
     Attributes:
       norm: whether a BatchNorm follows each convolution.
@@ -356,7 +356,7 @@ class StridedConvNet(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A decoder-only transformer with learned positions, pre-normalised, untied.
+    """A decoder-only transformer with learned positions, pre-normalized, untied.
 
     Attributes:
       vocabulary: number of tokens.

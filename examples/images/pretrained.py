@@ -7,7 +7,7 @@ The tensors' names are those of Hugging Face's ViT. With `model.safetensors` of
     params = load_vit("model.safetensors", model, (384, 384, 3))
     logits = model.apply({"params": params}, images, train=True)
 
-These weights saw images normalised by a mean and a standard deviation of 0.5, that is,
+These weights saw images normalized by a mean and a standard deviation of 0.5, that is,
 from -1 to 1.
 """
 

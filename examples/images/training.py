@@ -131,7 +131,7 @@ class Training(Phased):
         if self.config.pretrained:
             mean = std = 0.5
         images = feeds.resize(images, self.shape[0])
-        images = augmentation.normalise(images, mean, std)
+        images = augmentation.normalize(images, mean, std)
         return jnp.broadcast_to(images, (*images.shape[:-1], self.shape[-1]))
 
     def pure_step(self, phase: Phase) -> Callable[..., State]:

@@ -54,7 +54,7 @@ class Lifelong(Settings):
         which each entry is clipped. Both as in the code of Look-ahead MAML.
       rho: ρ, radius of an ascent step.
       k: number of ascent steps of Multistep-SAM and Lookbehind; steps of Lookahead
-        between synchronisations.
+        between synchronizations.
       alpha: α, step of the slow weights of Lookbehind and Lookahead.
       seed: sets the classes' order, the initial weights, the order of the images and
         the memory.

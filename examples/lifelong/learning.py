@@ -37,7 +37,7 @@ class Network:
 
     Args:
       config: of the comparison.
-      dataset: gives the number of classes and the normalisation.
+      dataset: gives the number of classes and the normalization.
     """
 
     def __init__(self, config: Lifelong, dataset: data.Dataset) -> None:

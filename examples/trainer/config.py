@@ -105,7 +105,7 @@ class Optimizer(Settings):
       average: whether multistep optimizers descend along the mean of the gradients.
       pullback: how a step of Lookbehind's slow weights changes the momentum and moments
         of the base: none, pullback (by α, with the weights) or reset.
-      lookahead: steps between synchronisations of a Lookahead around the optimizer; 0
+      lookahead: steps between synchronizations of a Lookahead around the optimizer; 0
         for no Lookahead.
       lookahead_alpha: step of Lookahead's slow weights.
       m: size of the groups of m-SAM; by default the batch is one group.

@@ -7,7 +7,7 @@ import numpy as np
 
 Record = dict[str, float]
 
-# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Of Okabe and Ito's palette, which color-blind readers can tell apart.
 COLORS = {
     "training": "#0072B2",
     "validation": "#D55E00",

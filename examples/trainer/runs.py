@@ -150,7 +150,7 @@ def run(
 
             loop = Loop(training, checkpoints, log_record, folder.name)
             saved = loop.train(saved, config.save_every or training.steps_per_epoch)
-        return summarise(config, training, saved, summary)
+        return summarize(config, training, saved, summary)
 
 
 def final_state(training: Training, folder: Path) -> Any:
@@ -354,7 +354,7 @@ def space(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def summarise(
+def summarize(
     config: RunConfig, training: Training, saved: Saved, path: Path
 ) -> dict[str, Any]:
     """The results, and what they depend on; saved as summary.json."""

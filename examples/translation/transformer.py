@@ -40,7 +40,7 @@ class Layer(nn.Module):
         train: bool,
     ) -> Any:
         """Tokens (batch, length, width) from tokens of that shape."""
-        # Normalised before each part, not after it as in Vaswani et al. Gradients then
+        # Normalized before each part, not after it as in Vaswani et al. Gradients then
         # have one size in all layers from the start (Xiong et al. 2020), and neither a
         # short warm-up nor a perturbation of the weights upsets them.
         norm = functools.partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
@@ -70,7 +70,7 @@ class EncoderDecoder(nn.Module):
     """The Transformer of Vaswani et al. 2017, its base model by default.
 
     Source, target and softmax share one embedding. Positions are sinusoids. The one
-    difference is where layers are normalised: see `Layer`.
+    difference is where layers are normalized: see `Layer`.
 
     Attributes:
       vocabulary: number of tokens.

@@ -19,7 +19,7 @@ from lookbehind_optax.measure._landscape import Plane
 from lookbehind_optax.measure._noise import WeightNoise
 from lookbehind_optax.measure._sharpness import Sharpness
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, darkest first.
+# Okabe and Ito's palette, which color-blind readers can tell apart, darkest first.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":", "-.")
@@ -95,7 +95,7 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    # Neighbouring curves have their numbers on opposite sides.
+    # Neighboring curves have their numbers on opposite sides.
     sides = itertools.cycle(
         [
             {"xytext": (5, 5)},

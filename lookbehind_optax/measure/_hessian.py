@@ -126,7 +126,7 @@ def hessian_eigenvalues(
 ) -> Eigenpairs:
     """The largest eigenvalues of the Hessian of the mean loss, and their vectors.
 
-    This uses Lanczos' algorithm with full reorthogonalisation, from a random vector. It
+    This uses Lanczos' algorithm with full reorthogonalization, from a random vector. It
     keeps `iterations` vectors of the size of the parameters, and each iteration goes
     through the dataset once. If `errors` are too large, increase `iterations`.
 

@@ -1,4 +1,4 @@
-"""Lanczos' algorithm with full reorthogonalisation."""
+"""Lanczos' algorithm with full reorthogonalization."""
 
 from collections.abc import Callable
 from collections.abc import Iterable

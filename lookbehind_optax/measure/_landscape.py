@@ -187,11 +187,11 @@ def towards(params: Any, other: Any) -> Any:
 
 
 def random_axis(key: jax.Array, params: Any) -> Any:
-    """A random axis, filter-normalised to compare networks of different scales.
+    """A random axis, filter-normalized to compare networks of different scales.
 
     Each filter, that is, all weights into one output unit, is drawn from a normal
     distribution and scaled to the norm of the network's filter. Vectors and scalars
-    (biases and the scales of normalisation layers) are zero. The output units are along
+    (biases and the scales of normalization layers) are zero. The output units are along
     the last axis of an array, as in Flax's kernels.
 
     Args:

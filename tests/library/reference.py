@@ -1,4 +1,4 @@
-"""The paper's Algorithm 1 and its neighbours, written literally, in float64 NumPy.
+"""The paper's Algorithm 1 and its neighbors, written literally, in float64 NumPy.
 
 Nothing is rearranged here: both gradients of an inner step are computed, 2k of them a
 step, and fast weights are weights. Trees are flat dictionaries from names to arrays;

@@ -24,12 +24,12 @@ from tests.library.problems import classification as batch
 
 
 class Model(nn.Module):
-    normalise: bool = True
+    normalize: bool = True
 
     @nn.compact
     def __call__(self, x, train=True):
         x = nn.Dense(8)(x)
-        if self.normalise:
+        if self.normalize:
             x = nn.BatchNorm(use_running_average=not train, momentum=0.8)(x)
         x = nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(nn.tanh(x))
         return nn.Dense(2)(x)
@@ -147,7 +147,7 @@ def test_statistics_are_the_mean_over_parts(options):
 
 @pytest.mark.thorough
 def test_micro_batches_without_batch_norm():
-    state = make_state(lb.lookbehind_sam(SGD, k=3), normalise=False)
+    state = make_state(lb.lookbehind_sam(SGD, k=3), normalize=False)
     whole, out = train_step(state, *batch())
     parts, out_of_parts = train_step(state, *batch(), micro_batches=4)
     chex.assert_trees_all_close(

@@ -1,4 +1,4 @@
-"""Lookahead: hand-worked synchronisations, pullback, and the noisy quadratic."""
+"""Lookahead: hand-worked synchronizations, pullback, and the noisy quadratic."""
 
 import chex
 import jax
@@ -51,7 +51,7 @@ def test_k_1_scales_every_step():
         # Gradients of 1 and momentum ½: 1, 1.5, 1.75, 1.875, ...
         ("none", [1.0, 1.5, 1.75, 1.875]),
         ("reset", [1.0, 0.0, 1.0, 0.0]),
-        # A quarter of the way from the value at the last synchronisation.
+        # A quarter of the way from the value at the last synchronization.
         ("pullback", [1.0, 0.375, 1.1875, 0.375 + 0.25 * (1.59375 - 0.375)]),
     ],
 )
@@ -91,7 +91,7 @@ def test_flags_shaped_like_parameters(pullback):
 @pytest.mark.parametrize(
     "dtype", each(["float16", "bfloat16", "float32"], ["bfloat16"])
 )
-def test_fast_and_slow_are_the_same_bits_after_synchronising(dtype):
+def test_fast_and_slow_are_the_same_bits_after_synchronizing(dtype):
     key = jax.random.key(0)
     params = jax.random.normal(key, (100,), dtype)
     gradients = jax.random.normal(key, (6, 100), dtype)
@@ -149,7 +149,7 @@ def test_outer_by_hand():
     assert velocities == [0.0, 2.0, 2.0, 3.0]
 
 
-def test_outers_schedule_counts_synchronisations():
+def test_outers_schedule_counts_synchronizations():
     rates = [0.5, 0.25, 1.0]
     outer = optax.sgd(lambda count: jnp.array(rates)[count])
     optimizer = lb.lookahead(optax.sgd(1.0), k=2, outer=outer)

@@ -36,9 +36,9 @@ class Model(nnx.Module):
     norm: Any
     dropout: Any
 
-    def __init__(self, rngs, *, normalise=True, dropout=0.5):
+    def __init__(self, rngs, *, normalize=True, dropout=0.5):
         self.hidden = nnx.Linear(3, 8, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, momentum=0.8, rngs=rngs) if normalise else None
+        self.norm = nnx.BatchNorm(8, momentum=0.8, rngs=rngs) if normalize else None
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.out = nnx.Linear(8, 2, rngs=rngs)
 
@@ -172,7 +172,7 @@ def test_micro_batches_without_batch_norm():
     results = []
     for n in (1, 4):
         model, optimizer = make(
-            lb.lookbehind_sam(SGD, k=3), normalise=False, dropout=0.0
+            lb.lookbehind_sam(SGD, k=3), normalize=False, dropout=0.0
         )
         out = train_step(model, optimizer, *batch(), micro_batches=n)
         results.append((everything(model, optimizer), out))

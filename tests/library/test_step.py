@@ -56,7 +56,7 @@ def for_line_search(loss, params, grads):
     return {"value": loss(params), "grad": grads, "value_fn": loss}
 
 
-normalised = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+normalized = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
 OPTIMIZERS = {
     "adam": (lenient(optax.adam(0.1)), lambda *_: {}),
     "lbfgs": (lenient(optax.lbfgs()), for_line_search),
@@ -70,13 +70,13 @@ OPTIMIZERS = {
         with_value,
     ),
     "contrib.sam": (
-        optax.contrib.sam(optax.sgd(0.1), normalised, opaque_mode=True),
+        optax.contrib.sam(optax.sgd(0.1), normalized, opaque_mode=True),
         with_grad_fn,
     ),
     "contrib.sam in a chain": (
         optax.chain(
             optax.clip(1.0),
-            optax.contrib.sam(optax.sgd(0.1), normalised, opaque_mode=True),
+            optax.contrib.sam(optax.sgd(0.1), normalized, opaque_mode=True),
         ),
         with_grad_fn,
     ),

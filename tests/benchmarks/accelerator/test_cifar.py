@@ -40,7 +40,7 @@ def test_one_part_is_every_other_image(tmp_path, part):
         np.testing.assert_array_equal(found, expected[part::2])
 
 
-def test_it_is_smaller_where_neighbours_are_alike(tmp_path):
+def test_it_is_smaller_where_neighbors_are_alike(tmp_path):
     images = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None], (9, 64, 64))
     images = np.stack([images] * 3, axis=-1)
     labels = np.zeros(9, np.uint8)

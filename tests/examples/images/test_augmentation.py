@@ -1,4 +1,4 @@
-"""Augmentation and normalisation of image batches."""
+"""Augmentation and normalization of image batches."""
 
 import functools
 
@@ -50,7 +50,7 @@ def test_each_image_is_one_of_its_variants(pad, flip):
 
 
 def test_draws_are_uniform():
-    # One pixel in the middle shows where an image went; its neighbour, whether it was
+    # One pixel in the middle shows where an image went; its neighbor, whether it was
     # mirrored.
     images = np.zeros((20_000, 5, 5, 1), np.uint8)
     images[:, 2, 2], images[:, 2, 3] = 100, 200
@@ -74,25 +74,25 @@ def test_key_decides():
     assert not np.array_equal(first, other)
 
 
-def test_normalise():
+def test_normalize():
     images = batch()
     mean = images.mean(axis=(0, 1, 2)) / 255
     std = images.std(axis=(0, 1, 2)) / 255
-    normalised = jax.jit(augmentation.normalise)(images, mean, std)
-    assert normalised.dtype == jnp.float32
+    normalized = jax.jit(augmentation.normalize)(images, mean, std)
+    assert normalized.dtype == jnp.float32
     expected = (images / 255 - mean) / std
-    np.testing.assert_allclose(normalised, expected, atol=1e-5)
-    np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(normalised.std((0, 1, 2)), 1, atol=1e-5)
+    np.testing.assert_allclose(normalized, expected, atol=1e-5)
+    np.testing.assert_allclose(normalized.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=1e-5)
     # Of any leading shape.
-    several = augmentation.normalise(images.reshape(4, 16, 8, 10, 3), mean, std)
+    several = augmentation.normalize(images.reshape(4, 16, 8, 10, 3), mean, std)
     np.testing.assert_allclose(several.reshape(expected.shape), expected, atol=1e-5)
 
 
 def test_normalise_rounds_once():
     images = batch()
     mean, std = np.full(3, 0.4), np.full(3, 0.3)
-    rounded = augmentation.normalise(images, mean, std, jnp.bfloat16)
-    exact = augmentation.normalise(images, mean, std)
+    rounded = augmentation.normalize(images, mean, std, jnp.bfloat16)
+    exact = augmentation.normalize(images, mean, std)
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_array_equal(rounded, exact.astype(jnp.bfloat16))

@@ -69,7 +69,7 @@ def images_of(name, batch=2):
 
 
 def lenient():
-    """Standard promotion: Flax's norms mix their float32 with what they normalise."""
+    """Standard promotion: Flax's norms mix their float32 with what they normalize."""
     return jax.numpy_dtype_promotion("standard")
 
 
@@ -283,7 +283,7 @@ def test_what_a_network_cannot_do_is_said():
             WideResNet(depth=depth).init(jax.random.key(0), images)
 
 
-# ---- Initialisation ------------------------------------------------------------------
+# ---- Initialization ------------------------------------------------------------------
 
 
 def initial(model, *modules):

@@ -45,7 +45,7 @@ def test_the_same_key_draws_the_same():
 
 
 def test_statistics_are_estimated_for_each_draw():
-    """A normalised network doesn't notice that its only weight is another."""
+    """A normalized network doesn't notice that its only weight is another."""
     rng = np.random.default_rng(0)
     batches = [jnp.asarray(rng.normal(size=8), jnp.float32) for _ in range(200)]
 
