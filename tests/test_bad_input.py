@@ -474,15 +474,7 @@ def says(message: str, word: str) -> bool:
     return any("".join(form.split()) in message for form in forms)
 
 
-# Every second one is quick: all together take a fifth of the quick tests' time.
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=[pytest.mark.thorough] * (number % 2))
-        for number, case in enumerate(CASES)
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_bad_input(case, files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = PROGRAMS[case.program].main
