@@ -122,6 +122,12 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def trained(dataset: str, images: int | None, model: str) -> str:
+    """What networks were trained on, and which; on all images if None."""
+    which = "all images" if images is None else f"the first {images:,} images"
+    return f"{dataset}, {which}, {model}"
+
+
 def spread(values: Any) -> str:
     """Mean and standard deviation, where there are several."""
     if len(values) == 1:

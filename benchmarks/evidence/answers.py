@@ -98,10 +98,10 @@ def title(results: dict[str, Any]) -> str:
     """The question, and what all runs have in common."""
     question = QUESTIONS[results["question"]]
     config = question.config
-    which = f"the first {question.train:,} images" if question.train else "all images"
+    trained = reports.trained(config.dataset, question.train, config.model)
     return (
-        f"{question.about}\n{config.dataset}, {which}, {config.model}, {config.epochs} "
-        "epochs; ± is a standard deviation over seeds"
+        f"{question.about}\n{trained}, {config.epochs} epochs; ± is a standard "
+        "deviation over seeds"
     )
 
 

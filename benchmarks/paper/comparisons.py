@@ -156,13 +156,11 @@ def alpha_by_epoch(row: dict[str, Any]) -> np.ndarray | None:
 def title(results: dict[str, Any]) -> str:
     """The question, and what all runs have in common."""
     setting = results["setting"]
-    which = (
-        f"the first {setting['train']:,} images" if setting["train"] else "all images"
-    )
+    trained = reports.trained(setting["dataset"], setting["train"], setting["model"])
     seeds = max(len(row["seeds"]) for row in results["rows"])
     return (
-        f"{results['about']}\n{setting['dataset']}, {which}, {setting['model']}; "
-        f"n = {seeds} seeds, ± and bars are standard deviations"
+        f"{results['about']}\n{trained}; n = {seeds} seeds, ± and bars are standard "
+        "deviations"
     )
 
 

@@ -68,8 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
 def setting(size: Size) -> str:
     """What all networks have in common."""
     config = size.config
-    which = f"the first {size.train:,} images" if size.train else "all images"
-    return f"{config.dataset}, {which}, {config.model}, {config.epochs} epochs"
+    trained = reports.trained(config.dataset, size.train, config.model)
+    return f"{trained}, {config.epochs} epochs"
 
 
 if __name__ == "__main__":

@@ -76,6 +76,16 @@ def cells_of(table, label):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
+@pytest.mark.parametrize(
+    ("train", "images"), [(None, "all"), (2000, "the first 2,000")]
+)
+def test_the_title_names_data_network_and_seeds(train, images):
+    setting = {"dataset": "digits", "train": train, "model": "mlp"}
+    rows = [{"seeds": [0, 1]}, {"seeds": []}]
+    title = comparisons.title({"about": "Why?", "setting": setting, "rows": rows})
+    assert title.startswith(f"Why?\ndigits, {images} images, mlp; n = 2 seeds")
+
+
 def test_all_questions_are_named():
     assert set(Name.__args__) == set(QUESTIONS)
 
