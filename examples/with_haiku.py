@@ -33,7 +33,7 @@ def main():
     """Trains on scikit-learn's digits."""
     images, labels = load_digits(return_X_y=True)
     images, labels = jnp.array(images, jnp.float32) / 16, jnp.array(labels)
-    params, model_state = model.init(jax.random.key(0), images)
+    params, model_state = jax.jit(model.init)(jax.random.key(0), images)
     optimizer = lb.lookbehind_sam(optax.sgd(0.1, momentum=0.9), k=2, alpha=0.5)
     train_step = jax.jit(lb.make_step(loss_fn, optimizer, has_aux=True))
     state = optimizer.init(params)

@@ -44,7 +44,7 @@ def main():
     state = TrainState.create(
         apply_fn=model.apply,
         tx=lb.lookbehind_sam(optax.sgd(0.1, momentum=0.9), rho=0.05, k=2, alpha=0.5),
-        **model.init(jax.random.key(0), images),
+        **jax.jit(model.init)(jax.random.key(0), images),
     )
     for epoch in range(3):
         orders = jax.random.permutation(jax.random.key(epoch), 1792).reshape(28, 64)

@@ -443,7 +443,7 @@ def test_the_program_says_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_to_the_same_end(tokenizer, pairs, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_end(tokenizer, pairs, tmp_path, monkeypatch):
     config = TranslationConfig(**TINY)
     training = Translation(config, tokenizer, pairs, pairs)
     summary = runs.run(config, training, tmp_path / "whole")
@@ -582,7 +582,7 @@ def test_killed_it_ends_the_same(tmp_path):
         {"optimizer": "lookbehind_asam", "m": 16},
     ],
 )
-def test_it_learns_to_turn_sentences_round(values, tokenizer, tmp_path):
+def test_it_learns_to_reverse_sentences(values, tokenizer, tmp_path):
     size = {"width": 64, "hidden": 128, "epochs": 30, "batch_size": 32}
     more = {"learning_rate": 5e-3, "warmup": 3.0, "dropout": 0.0}
     config = TranslationConfig(**TINY | size | more | values)

@@ -124,16 +124,19 @@ QUICK = {
     "friendly_sam",
     "lookahead_sam",
 }
+# Further cases, beside the quick ones, of steps that pass every member to `make_step`.
+OTHERS = set(FEW) - QUICK - {"sam"}
 
 
-def each(cases, quick=QUICK):
-    """All the cases for `parametrize`; those that aren't quick are thorough."""
+def each(cases, quick=QUICK, slow=()):
+    """All the cases for `parametrize`; thorough, unless they are quick or slow."""
 
-    def thorough(case):
+    def marked(case):
         values = case if isinstance(case, tuple) else (case,)
-        return pytest.param(*values, marks=pytest.mark.thorough)
+        mark = pytest.mark.slow if case in slow else pytest.mark.thorough
+        return pytest.param(*values, marks=mark)
 
-    return [case if case in quick else thorough(case) for case in cases]
+    return [case if case in quick else marked(case) for case in cases]
 
 
 class Grouped(NamedTuple):

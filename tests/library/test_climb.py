@@ -247,7 +247,7 @@ def test_map_params_sees_through_a_mask():
     chex.assert_trees_all_equal(doubled.base_state[0].trace, params)
 
 
-def test_the_state_tells_alpha_and_the_gradient_norm():
+def test_the_state_has_alpha_and_the_gradient_norm():
     # Two opposed gradients of equal length: θ between u₁ and u₁ + u₂.
     params = jnp.array([0.0, 0.0])
     slopes = jnp.array([[1.0, 0.0], [0.0, 1.0]])
@@ -260,7 +260,7 @@ def test_the_state_tells_alpha_and_the_gradient_norm():
     assert optax.tree.get(state, "alpha") == state.alpha
 
 
-def test_alpha_per_tensor_is_told_as_a_mean():
+def test_alpha_per_tensor_is_reported_as_a_mean():
     params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     slopes = {"a": jnp.array([[1.0, 0.0], [0.0, 1.0]]), "b": jnp.ones((2, 2))}
     at = lambda i: jax.tree.map(lambda s: s[i], slopes)
@@ -368,7 +368,7 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("name", each(COMPILED, ["lookbehind_asam k=5"]))
+@pytest.mark.parametrize("name", each(COMPILED, ["lookbehind_sam k=2"]))
 def test_flops_and_straight_line_code_on_the_cpu(name, standard_promotion):
     optimizer, gradients = COMPILED[name]
     loss, params = convnet()
@@ -484,7 +484,7 @@ def test_update_can_be_differentiated(member):
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
 
 
-def test_momentum_advances_and_adams_count_goes_on():
+def test_momentum_advances_and_adams_count_grows():
     optimizer = lb.lookbehind_sam(lenient(optax.adam(0.1)), k=3)
     _, state = step(optimizer, jnp.array([1.0, 2.0]))
     assert optax.tree.get(state.base_state, "count") == 3

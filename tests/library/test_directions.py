@@ -102,7 +102,7 @@ def test_names_in_plain_trees():
     }
 
 
-def test_the_user_tells_weights():
+def test_the_user_names_the_weights():
     params = {"w": jnp.ones((2, 2)), "offset": jnp.ones(2)}
     is_matrix = lambda path, leaf: leaf.ndim > 1
     assert weights_of(params, weights=is_matrix) == {"w": True, "offset": False}
@@ -297,7 +297,7 @@ def test_random_is_uniform_on_the_sphere():
 
 
 @pytest.mark.parametrize("k", each([1, 3], [3]))
-def test_random_is_drawn_anew_for_each_ascent(k):
+def test_each_ascent_draws_a_direction(k):
     key = jax.random.key(5)
     optimizer = lb.sharpness_aware(
         optax.sgd(0.1), lb.random_direction(key), lb.last_descent(), 0.5, k

@@ -13,6 +13,7 @@ import pytest
 import lookbehind_optax as lb
 from lookbehind_optax import _groups
 from tests.library.members import each
+from tests.library.members import FEW
 from tests.library.members import GROUPED
 from tests.library.members import SGD
 from tests.library.problems import ConvNet
@@ -65,14 +66,17 @@ def in_groups(make, loss, params, batch, m, **options):
     return step, (params, optimizer.init(params), *batch)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "m", "model"),
-    # One after another with every member; with two, many groups and one group, and
+    # One after another with every member; with one, many groups and one group, and
     # those of a network without convolutions, which lie side by side anyway.
-    [(name, 6, ConvNet()) for name in MEMBERS]
-    + [(name, m, ConvNet()) for name in ("sam", "lookbehind_sam") for m in (1, 24)]
-    + [(name, 6, Dense()) for name in ("sam", "lookbehind_sam")],
+    each(
+        [(name, 6, ConvNet()) for name in MEMBERS]
+        + [("lookbehind_sam", m, ConvNet()) for m in (1, 24)]
+        + [("lookbehind_sam", 6, Dense())],
+        quick=[],
+        slow=[(name, 6, ConvNet()) for name in MEMBERS if name not in FEW],
+    ),
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
 def test_one_after_another_is_side_by_side(name, m, model):
@@ -102,7 +106,7 @@ def grouped_convolutions(step, arguments, platform):
     return [max(map(int, of)) for of in groups]
 
 
-@pytest.mark.parametrize("name", each(["sam", "lookbehind_sam"], ["lookbehind_sam"]))
+@pytest.mark.parametrize("name", each(["sam", "lookbehind_sam"], ["sam"]))
 def test_no_grouped_convolutions_on_cpus(name):
     """For 4 groups; those of a vmap of the user's own stay as they are."""
     params, batch, loss = problem(ConvNet())
@@ -127,6 +131,7 @@ def test_many_groups_are_side_by_side(groups, alone):
     assert (groups in counts) == (not alone)
 
 
+@pytest.mark.thorough
 def test_without_a_convolution_groups_are_side_by_side():
     """One matrix product for all groups, on CPUs as well."""
 
@@ -180,7 +185,8 @@ ALL_OF_IT = {"micro_batches": 2, "switch_minibatches": True, "fresh_keys": True}
             {"fresh_keys": True},
             ALL_OF_IT,
         ],
-        [{"micro_batches": 3}],
+        quick=[],
+        slow=[{"switch_minibatches": True}, {"fresh_keys": True}],
     ),
     ids=["micro-batches", "switched", "fresh keys", "all of it"],
 )

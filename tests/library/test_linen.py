@@ -19,6 +19,7 @@ from tests.library.comparisons import without_perturbed_loss
 from tests.library.lenient import lenient
 from tests.library.members import each
 from tests.library.members import FEW
+from tests.library.members import OTHERS
 from tests.library.members import SGD
 from tests.library.problems import classification as batch
 
@@ -103,7 +104,9 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", each(OPTIMIZERS, ["lookbehind_asam_adaptive", "adam"]))
+@pytest.mark.parametrize(
+    "name", each(OPTIMIZERS, ["lookbehind_asam_adaptive", "adam"], slow=OTHERS)
+)
 def test_it_is_the_step_by_hand(name):
     """With BatchNorm's statistics from the clean pass."""
     here = there = make_state(OPTIMIZERS[name])
@@ -237,8 +240,14 @@ OVERRIDING = {
 }
 
 
-@pytest.mark.parametrize("jitted", each([False, True], [True]), ids=["eager", "jit"])
-@pytest.mark.parametrize("name", each(OVERRIDING, ["groups"]))
+@pytest.mark.parametrize(
+    ("name", "jitted"),
+    each(
+        [(name, jitted) for name in OVERRIDING for jitted in (False, True)],
+        [("groups", True)],
+        slow=[(name, False) for name in OVERRIDING if name != "lookbehind"],
+    ),
+)
 def test_an_override_of_apply_gradients_runs(name, jitted):
     tx, options = OVERRIDING[name]
     state = averaging(tx)

@@ -18,6 +18,7 @@ from tests.library.lenient import lenient
 from tests.library.members import each
 from tests.library.members import FEW
 from tests.library.members import GROUPED
+from tests.library.members import OTHERS
 from tests.library.members import SGD
 from tests.library.problems import Groups
 from tests.library.problems import mesh_of
@@ -101,12 +102,13 @@ OPTIMIZERS = {
     each(
         OPTIMIZERS,
         {
-            *("lbfgs", "contrib.sam in a chain", "lookbehind_asam_adaptive"),
-            *("lookbehind before reduce_on_plateau", "lookahead_sam", "friendly_sam"),
+            *("contrib.sam in a chain", "lookbehind_asam_adaptive", "friendly_sam"),
+            *("lookbehind before reduce_on_plateau", "lookahead_sam"),
         },
+        slow=["lbfgs"],
     ),
 )
-def test_any_optimizer_goes_as_it_would_by_hand(name):
+def test_any_optimizer_steps_as_by_hand(name):
     optimizer, extra = OPTIMIZERS[name]
     params, batch = problem()
     expected = bare_step(optimizer, lambda p: loss_fn(p, *batch), extra)
@@ -316,6 +318,7 @@ def test_one_group_is_the_batch():
     each(
         ["adam", "lbfgs", "backtracking", "contrib.sam", "reduce_on_plateau"],
         ["adam", "contrib.sam"],
+        slow=["lbfgs"],
     ),
 )
 def test_groups_do_nothing_to_other_optimizers(name, micro_batches):
@@ -666,8 +669,14 @@ def test_low_precision_compute(name, dtype):
     assert error < 0.03 * share * optax.tree.norm(wanted)
 
 
-@pytest.mark.parametrize("micro_batches", each([1, 3], [1]))
-@each_member
+@pytest.mark.parametrize(
+    ("name", "micro_batches"),
+    each(
+        [(name, n) for n in (1, 3) for name in FEW],
+        [("lookbehind_sam_2k", 1)],
+        slow=[(name, 3) for name in OTHERS],
+    ),
+)
 def test_a_loss_scale_changes_no_direction(name, micro_batches):
     optimizer = FEW[name](SGD)
     params, batch = problem()

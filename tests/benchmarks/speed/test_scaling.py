@@ -29,13 +29,13 @@ def total(x):
     return jax.lax.psum(jnp.sin(x), "data")
 
 
-def in_turns(length):
+def looped(length):
     return compiled(lambda x: jax.lax.fori_loop(0, length, lambda i, x: total(x), x))
 
 
 @pytest.mark.parametrize("length", [1, 5])
-def test_what_crosses_in_a_loop_counts_in_every_turn(length):
-    crossing = programs.traffic(in_turns(length))
+def test_what_crosses_in_a_loop_counts_in_every_iteration(length):
+    crossing = programs.traffic(looped(length))
     assert crossing.arrays == {"all-reduce": {8: length}}
     assert crossing.bytes == {"all-reduce": 32 * length}
     assert crossing.scalars == 0
@@ -48,7 +48,7 @@ def test_a_loop_of_unknown_length_is_refused():
 
 
 def test_each_instruction_is_listed_once():
-    kinds = [line.kind for line in programs.instructions(in_turns(5))]
+    kinds = [line.kind for line in programs.instructions(looped(5))]
     assert kinds.count("all-reduce") == 1
     assert kinds.count("while") == 1
 
@@ -64,7 +64,7 @@ def test_decoders_have_the_parameters_they_are_named_for(name, decoder):
     assert size == pytest.approx(float(name), rel=0.07)
 
 
-@pytest.mark.parametrize("k", each([0, 1, 3], [1]))
+@pytest.mark.parametrize("k", each([0, 1, 3], quick=[], slow=[3]))
 def test_data_parallel_sums_k_plus_1_gradients(k):
     benchmark = scaling.Scaling("devices", k=k)
     row = scaling.measure(SMALL, 8, benchmark, scaling.on(4, "data"))
@@ -72,7 +72,7 @@ def test_data_parallel_sums_k_plus_1_gradients(k):
     assert (row["devices"], row["split"], row["samples"]) == (4, False, [])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_one_device_sends_nothing():
     row = scaling.measure(SMALL, 8, ONCE, scaling.on(1, "data"))
     assert row["traffic_bytes"] == {}
@@ -105,8 +105,12 @@ def test_what_does_not_fit_is_not_run(monkeypatch):
     assert scaling.measure(SMALL, 2, benchmark)["samples"] == []
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("over", ["parameters", "examples", "devices"])
+@pytest.mark.parametrize(
+    "over",
+    each(
+        ["parameters", "examples", "devices"], quick=[], slow=["parameters", "examples"]
+    ),
+)
 def test_renders_from_json_alone(over, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "DECODERS", dict.fromkeys(["1e6", "1e7"], SMALL))
     monkeypatch.setattr(scaling, "EXAMPLES", (1, 2))

@@ -8,7 +8,7 @@ from benchmarks import reports
 from tests.processes import run
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_step_time(tmp_path, capsys):
     path = tmp_path / "new" / "results.json"
     done = run(

@@ -7,7 +7,7 @@ import pytest
 from tests.processes import run
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_train_throughput(tmp_path):
     results = tmp_path / "new" / "results.json"
     done = run(

@@ -60,7 +60,7 @@ def test_methods_of_a_seed_have_the_same_clients(problem, monkeypatch):
     assert len(np.unique(few)) > 2  # other clients in other rounds
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_one_command_prints_the_table_and_draws_the_curves(tmp_path):
     picture = tmp_path / "federated.png"
     options = ["--rounds", 16, "--seeds", 2, "--output", picture]

@@ -116,7 +116,7 @@ def interrupted_at(step):
 
 
 @pytest.mark.thorough
-def test_training_on_a_stream_goes_on_in_the_middle_of_an_epoch(
+def test_training_on_a_stream_resumes_in_the_middle_of_an_epoch(
     photos, tmp_path, monkeypatch
 ):
     config = dataclasses.replace(STREAM, label_noise=0.2, validation=0.1)

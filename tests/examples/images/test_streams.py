@@ -76,13 +76,13 @@ def test_stream_follows_from_its_seed(photos):
 
 
 @pytest.mark.parametrize("step", [1, 6, 13])
-def test_stream_goes_on_where_it_stopped(photos, step):
+def test_stream_resumes_where_it_stopped(photos, step):
     """In the first epoch, at the end of one, and in the third."""
     batches = take(step + 3, photo_stream(photos))[step:]
     assert_equal(batches, take(3, photo_stream(photos, start_step=step)))
 
 
-def test_stream_goes_on_without_reading_what_came_before(photos, monkeypatch):
+def test_stream_resumes_without_reading_what_came_before(photos, monkeypatch):
     read = []
     real = streams.random_crop
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_stream_goes_on_without_reading_what_came_before(photos, monkeypatch):
     assert len(read) <= 3 * 8 + 2  # the batch, what is held ready, one in each thread
 
 
-def test_evaluation_goes_on_where_it_stopped(photos):
+def test_evaluation_resumes_where_it_stopped(photos):
     batches = list(photo_stream(photos, train=False))
     assert_equal(batches[4:], list(photo_stream(photos, train=False, start_step=4)))
 
