@@ -11,6 +11,7 @@ import yaml
 
 from examples.images.config import Config
 from examples.images.config import RECIPES
+from examples.trainer import command
 from examples.trainer.config import parse
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -98,3 +99,26 @@ def test_jobset_passes_a_mesh_of_all_its_gpus():
     assert mount["name"] == pod["volumes"][0]["name"]
     config = parse(Config, RECIPES, "examples.images", container["args"])
     assert str(config.output).startswith(mount["mountPath"])
+
+
+def test_jobset_starts_no_refused_command_again():
+    jobset = next(yaml.safe_load_all((LAUNCH / "jobset.yaml").read_text()))
+    policy = jobset["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] > 0
+    (of_set,) = policy["rules"]
+    assert of_set["action"] == "FailJobSet"
+    assert of_set["onJobFailureReasons"] == ["PodFailurePolicy"]
+    (workers,) = jobset["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # or Kubernetes takes no podFailurePolicy
+    (of_pod,) = job["podFailurePolicy"]["rules"]
+    (container,) = pod["containers"]
+    assert of_pod == {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": container["name"],
+            "operator": "In",
+            "values": [command.REFUSED],
+        },
+    }
