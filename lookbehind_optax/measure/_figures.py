@@ -83,6 +83,8 @@ def _method_color(name: str) -> str | None:
 def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
     """Loss against sharpness, a curve for each method, a point for each training ρ.
 
+    The points of a curve grow with ρ, and the last one has its number.
+
     Args:
       results: for each method's name, a mapping from each training ρ to the measured
         sharpness of the trained network. If several radii were measured, the first is
@@ -95,27 +97,24 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
       ModuleNotFoundError: without matplotlib.
     """
     figure, axes = _figure()
-    # Neighboring curves have their numbers on opposite sides.
-    sides = itertools.cycle(
-        [
-            {"xytext": (5, 5)},
-            {"xytext": (-5, -5), "ha": "right", "va": "top"},
-        ]
-    )
-    for side, (style, name, points) in zip(sides, _curves(results), strict=False):
+    for style, name, points in _curves(results):
         rhos = sorted(points)
         x = [float(points[rho].sharpness[0]) for rho in rhos]
         y = [float(points[rho].loss) for rho in rhos]
         axes.plot(x, y, label=name, **style)
-        for rho, *place in zip(rhos, x, y, strict=True):
-            axes.annotate(
-                f"{rho:g}",
-                place,
-                textcoords="offset points",
-                color=style["color"],
-                fontsize=8,
-                **side,
-            )
+        style["linestyle"] = ""
+        for number, place in enumerate(zip(x, y, strict=True)):
+            style["markersize"] = 4 + 1.5 * number
+            axes.plot(*place, **style)
+        axes.annotate(  # a number at each would hide the next
+            f"ρ = {rhos[-1]:g}",
+            (x[-1], y[-1]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            color=style["color"],
+            fontsize=8,
+        )
     axes.margins(0.1)  # for the numbers
     _finish(axes, "sharpness", "loss", legend=True)
     return figure
