@@ -32,11 +32,11 @@ class Texts(Settings):
       vocabulary: number of subwords, of both languages together.
       max_length: maximum number of subwords in a sentence. Longer pairs aren't trained
         on, and longer sources are truncated.
-      layers: of the encoder, and as many of the decoder.
-      width: of the tokens.
-      heads: attention heads.
-      hidden: width inside the feed-forward networks.
-      dropout: rate.
+      layers: number of layers of the encoder, and of the decoder.
+      width: size of the vector of a token.
+      heads: number of attention heads.
+      hidden: size of the hidden layer of the feed-forward networks.
+      dropout: dropout rate.
     """
 
     recipe: Literal["small", "paper"] = "small"
