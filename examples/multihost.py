@@ -52,7 +52,7 @@ model: Any = nn.Sequential([nn.Dense(256), nn.relu, nn.Dense(10)])
 
 
 def loss_fn(params, images, labels):
-    """Mean cross-entropy, and the share of images classified as labelled."""
+    """Mean cross-entropy, and the share of images classified as labeled."""
     logits = model.apply(params, images)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean(), (logits.argmax(-1) == labels).mean()

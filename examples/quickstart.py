@@ -104,7 +104,7 @@ def make_train_step(optimizer: Optimizer) -> Callable:
 
 @jax.jit
 def accuracy(params: optax.Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Percentage of the images that are classified as labelled."""
+    """Percentage of the images that are classified as labeled."""
     return 100 * jnp.mean(model.apply(params, images).argmax(-1) == labels)
 
 
@@ -178,17 +178,17 @@ def print_table(
     print(
         f"\nDevice: {jax.devices()[0].device_kind}; n = {seeds} seeds. Accuracy: on "
         "the test images at the end, in %, mean ± standard\ndeviation. Over SGD: mean "
-        "difference on the same seed ± its standard error. Learnt: wrong labels\nthat "
+        "difference on the same seed ± its standard error. Learned: wrong labels\nthat "
         "the network gives, in %. Gradients: of one run. Seconds: of all n.\n"
     )
-    print("Method            Accuracy      Over SGD  Learnt  Gradients  Seconds")
+    print("Method            Accuracy      Over SGD  Learned  Gradients  Seconds")
     for name, curve in curves.items():
-        final, learnt = curve[:, -1].T
+        final, learned = curve[:, -1].T
         gain = final - curves["SGD"][:, -1, 0]
         print(
             f"{name:<14}  {final.mean():4.1f} ± {final.std(ddof=1):3.1f}  "
-            f"{gain.mean():+5.1f} ± {standard_error(gain):4.2f}  {learnt.mean():6.1f}  "
-            f"{gradients:9}  {seconds[name]:7.1f}"
+            f"{gain.mean():+5.1f} ± {standard_error(gain):4.2f}  "
+            f"{learned.mean():7.1f}  {gradients:9}  {seconds[name]:7.1f}"
         )
 
 

@@ -152,7 +152,7 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
 COLUMNS = {
     "test_accuracy": "test accuracy (%)",
     "best_test_accuracy": "at the best epoch",
-    "flipped_accuracy": "wrong labels learnt (%)",
+    "flipped_accuracy": "wrong labels learned (%)",
     "test_ece": "calibration error (%)",
     "forgetting": "forgetting (points)",
 }

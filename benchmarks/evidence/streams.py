@@ -31,7 +31,7 @@ def run(
 
     A trial learns only the first tasks, and is scored on held-out training images.
     """
-    del folder  # a stream takes minutes, and is learnt from its start
+    del folder  # a stream takes minutes, and is learned from its start
     begun = time.perf_counter()
     config = dataclasses.replace(config, **options)
     (method,) = config.methods
@@ -67,7 +67,7 @@ def first(stream: tasks.Stream, count: int) -> tasks.Stream:
 
     def of_them(examples):
         those = np.flatnonzero(examples.tasks < count)
-        return tasks.Labelled(*(array[those] for array in examples))
+        return tasks.Labeled(*(array[those] for array in examples))
 
     return tasks.Stream(
         stream.classes[:count], of_them(stream.train), of_them(stream.test)

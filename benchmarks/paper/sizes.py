@@ -119,7 +119,7 @@ SIZES: dict[Name, Size] = {
         ),
     ),
     "small": Size(
-        # Wrong labels, which a climb keeps from being learnt; radii that do so.
+        # Wrong labels, which a climb keeps from being learned; radii that do so.
         comparisons=(
             Setting(
                 dataclasses.replace(SMALL, label_noise=0.4),

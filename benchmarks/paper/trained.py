@@ -51,7 +51,7 @@ class Trained:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     def accuracies(self, params, batch_stats, images, labels):
-        """Whether each image is classified as labelled."""
+        """Whether each image is classified as labeled."""
         return self.logits(params, batch_stats, images).argmax(-1) == labels
 
     def logits(self, params, batch_stats, images):

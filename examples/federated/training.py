@@ -34,7 +34,7 @@ class Problem:
       train: normalized images (n, height, width, channels), and labels (n,).
       test: the same, on the device.
       model: the network.
-      accuracy: percentage of the test images that parameters classify as labelled.
+      accuracy: percentage of the test images that parameters classify as labeled.
     """
 
     def __init__(self, dataset: data.Dataset):

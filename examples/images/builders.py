@@ -1,4 +1,4 @@
-"""Finds, prepares and reads TFDS's datasets of labelled images.
+"""Finds, prepares and reads TFDS's datasets of labeled images.
 
 Preparing a dataset needs TensorFlow; reading a prepared one doesn't. The data folder
 is TFDS's own if none is given: `TFDS_DATA_DIR` in the environment, or
@@ -96,7 +96,7 @@ def find(name: str, data_dir: Path | None) -> Splits:
     """Opens a dataset of TFDS, and prepares it if it isn't there.
 
     Raises:
-      ValueError: if there is no such dataset, or it isn't one of labelled images.
+      ValueError: if there is no such dataset, or it isn't one of labeled images.
       OSError: if it can be neither read nor prepared, or the disk is full.
     """
     builder = _builder(name, data_dir)
@@ -115,7 +115,7 @@ def find(name: str, data_dir: Path | None) -> Splits:
 
 
 def _builder(name: str, data_dir: Path | None) -> Any:
-    """TFDS's builder of a dataset of labelled images, prepared or not."""
+    """TFDS's builder of a dataset of labeled images, prepared or not."""
     # Asking TFDS for an unknown name takes a network and TensorFlow.
     known = tfds.list_builders(with_community_datasets=False)
     base = name.partition("/")[0].partition(":")[0]
@@ -136,7 +136,7 @@ def _builder(name: str, data_dir: Path | None) -> Any:
             f"{first_line(error)}. If the files of the dataset are damaged, delete "
             "its folder there, and start again"
         ) from error
-    if not _are_labelled_images(builder.info.features):
+    if not _are_labeled_images(builder.info.features):
         raise ValueError(
             f"{name} isn't a dataset for image classification, with a uint8 image and "
             f"a class label: its features are {builder.info.features}"
@@ -144,7 +144,7 @@ def _builder(name: str, data_dir: Path | None) -> Any:
     return builder
 
 
-def _are_labelled_images(features: Any) -> bool:
+def _are_labeled_images(features: Any) -> bool:
     """Whether these are features of a dataset for image classification."""
     if not isinstance(features, tfds.features.FeaturesDict):
         return False
@@ -168,7 +168,7 @@ def _test(builder: Any) -> Records:
             if test[0][1] >= 0:
                 return test
     raise ValueError(
-        f"{builder.name} has no labelled test or validation split; its splits are "
+        f"{builder.name} has no labeled test or validation split; its splits are "
         f"{', '.join(builder.info.splits)}"
     )
 

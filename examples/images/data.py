@@ -89,7 +89,7 @@ def find(name: str, data_dir: Path | None = None) -> Dataset | Streamed:
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
 
     Raises:
-      ValueError: if there is no such dataset, or it isn't one of labelled images.
+      ValueError: if there is no such dataset, or it isn't one of labeled images.
       OSError: if it can be neither read nor prepared, or the disk is full.
     """
     splits = _splits(name, data_dir)
@@ -112,7 +112,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
       data_dir: folder of datasets that TFDS has prepared, or is to prepare.
 
     Raises:
-      ValueError: if there is no such dataset, or it isn't one of labelled images, or
+      ValueError: if there is no such dataset, or it isn't one of labeled images, or
         these differ in size.
       OSError: if it can be neither read nor prepared, or the disk is full.
     """

@@ -50,7 +50,7 @@ def find(name: str, path: Path) -> Splits:
     """Opens a saved dataset.
 
     Raises:
-      ValueError: if `datasets` isn't installed, or the dataset isn't one of labelled
+      ValueError: if `datasets` isn't installed, or the dataset isn't one of labeled
         images.
       OSError: if it can't be read.
     """
@@ -74,8 +74,8 @@ def find(name: str, path: Path) -> Splits:
             raise ValueError(f"{path}: train and {split} must have the same features")
         rows[split] = Rows(tables[split], image, label, f"{path} {split}")
     # The test labels may be hidden, as in many competitions.
-    labelled = [split for split in evaluated if np.any(rows[split].labels >= 0)]
-    test = (labelled or evaluated)[0]
+    labeled = [split for split in evaluated if np.any(rows[split].labels >= 0)]
+    test = (labeled or evaluated)[0]
     for split in ("train", test):
         check_labels(rows[split].labels, classes, f"{path}: {label} of {split}")
     return Splits(name, classes, None, rows["train"], rows[test])

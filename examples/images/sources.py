@@ -1,4 +1,4 @@
-"""Datasets of labelled images, wherever they come from.
+"""Datasets of labeled images, wherever they come from.
 
 A module for each kind of them, such as `folders`, has a function `find`, which returns
 the `Splits` of a dataset; `data` reads them into memory, or streams them.

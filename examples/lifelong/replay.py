@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from examples.lifelong.tasks import Labelled
+from examples.lifelong.tasks import Labeled
 
 
 class Batch(NamedTuple):
@@ -40,7 +40,7 @@ class Memory(NamedTuple):
     seen: jax.Array
 
 
-def empty(capacity: int, like: Labelled) -> Memory:
+def empty(capacity: int, like: Labeled) -> Memory:
     """A memory of images such as these."""
     images, labels, tasks = (
         jnp.zeros((capacity, *array.shape[1:]), array.dtype) for array in like

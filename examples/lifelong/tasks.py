@@ -11,7 +11,7 @@ import numpy as np
 from examples.images import data
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """Images of several tasks.
 
     Attributes:
@@ -35,8 +35,8 @@ class Stream(NamedTuple):
     """
 
     classes: np.ndarray
-    train: Labelled
-    test: Labelled
+    train: Labeled
+    test: Labeled
 
 
 def split(dataset: data.Dataset, classes_per_task: int, seed: int) -> Stream:
@@ -71,14 +71,14 @@ def split(dataset: data.Dataset, classes_per_task: int, seed: int) -> Stream:
     order = np.random.default_rng(seed).permutation(classes)
     place = np.argsort(order)
 
-    def labelled(examples):
+    def labeled(examples):
         task, label = np.divmod(place[examples.labels], classes_per_task)
-        return Labelled(examples.images, label.astype("i4"), task.astype("i4"))
+        return Labeled(examples.images, label.astype("i4"), task.astype("i4"))
 
     return Stream(
         order.reshape(-1, classes_per_task),
-        labelled(dataset.train),
-        labelled(dataset.test),
+        labeled(dataset.train),
+        labeled(dataset.test),
     )
 
 

@@ -88,9 +88,9 @@ def write(builder, splits):
 
 def write_photos(folder):
     """Photos in a data folder."""
-    labelled = [(encoded(photo(i)), i) for i in range(50)]
-    hidden = [(image, -1) for image, _ in labelled[:5]]
-    splits = {"train": labelled, "validation": labelled[:10], "test": hidden}
+    labeled = [(encoded(photo(i)), i) for i in range(50)]
+    hidden = [(image, -1) for image, _ in labeled[:5]]
+    splits = {"train": labeled, "validation": labeled[:10], "test": hidden}
     write(Photos(data_dir=folder, file_format="array_record"), splits)
     return folder
 

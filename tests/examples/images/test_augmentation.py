@@ -89,7 +89,7 @@ def test_normalize():
     np.testing.assert_allclose(several.reshape(expected.shape), expected, atol=1e-5)
 
 
-def test_normalise_rounds_once():
+def test_normalize_rounds_once():
     images = batch()
     mean, std = np.full(3, 0.4), np.full(3, 0.3)
     rounded = augmentation.normalize(images, mean, std, jnp.bfloat16)

@@ -203,8 +203,8 @@ def test_records_for_tensorflow(pixels_dir):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": 0, "test": -1}, "no labelled test or validation split"),
-        ({"train": 0}, "no labelled test or validation split; its splits are train"),
+        ({"train": 0, "test": -1}, "no labeled test or validation split"),
+        ({"train": 0}, "no labeled test or validation split; its splits are train"),
         ({"test": 0}, "no training images; its splits are test"),
     ],
 )

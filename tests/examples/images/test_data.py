@@ -17,7 +17,7 @@ SHARED = pathlib.Path(__file__).parents[4] / "shared" / "data"
 
 
 def counts(examples):
-    """How often each labelled image occurs."""
+    """How often each labeled image occurs."""
     return collections.Counter(
         (image.tobytes(), int(label)) for image, label in zip(*examples, strict=True)
     )

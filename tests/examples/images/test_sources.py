@@ -1,4 +1,4 @@
-"""Sources of labelled images: decoding, and a selection of them."""
+"""Sources of labeled images: decoding, and a selection of them."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def numbered(numbers):
 
 
 def memory_of(capacity):
-    like = tasks.Labelled(*map(np.asarray, numbered([0])[:3]))
+    like = tasks.Labeled(*map(np.asarray, numbered([0])[:3]))
     return replay.empty(capacity, like)
 
 

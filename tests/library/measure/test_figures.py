@@ -33,7 +33,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_drawn_and_labelled(name, tmp_path):
+def test_every_figure_is_drawn_and_labeled(name, tmp_path):
     figure = FIGURES[name]()
     figure.savefig(tmp_path / "figure.png")
     axes = figure.axes[0]
