@@ -155,9 +155,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "optimizer": "asam",
     },
-    # SGD, with sharpness-aware steps only late in training: as good as throughout, at a
-    # fraction of the gradients (Zhou et al. 2025, on this network), if the late phase
-    # has a whole anneal of its own (Temperon 2026).
+    # SGD, with SAM only late in training: as good as throughout, at a fraction of the
+    # gradients (Zhou et al. 2025, on this network), if the late phase has an anneal of
+    # its own (Temperon 2026; docs/evidence/late-phases.md).
     "late": {
         "dataset": "cifar10",
         "model": "wrn-16-8",
@@ -166,7 +166,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 0.1,
         "schedule": "cosine",
         "weight_decay": 5e-4,
-        "phases": ("base until 0.7", "lookbehind_sam until 1"),
+        "phases": ("base until 0.7", "sam until 1"),
         "anneal": "each",
     },
     # Mordido et al. 2024, Section 4.2: SGD, learning rate divided by 10 every 30

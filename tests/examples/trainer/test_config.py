@@ -70,7 +70,7 @@ def test_a_flag_overrides_the_radius():
 
 def test_phases_have_the_radius_that_they_have_in_common():
     late = parse("--recipe", "late")
-    assert late.phases == ("base until 0.7", "lookbehind_sam until 1")
+    assert late.phases == ("base until 0.7", "sam until 1")
     assert late.anneal == "each"
     assert late.rho == 0.05
     both = replace(late, phases=("sam until 0.5", "lookbehind_asam until 1"))
