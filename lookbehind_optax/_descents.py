@@ -260,7 +260,8 @@ def every_descent(
       pullback: what happens to the base optimizer's momentum and moments after the k
         updates: "none" leaves them (as in the paper); "pullback" moves them back with
         the weights, to a share α of the way from their values before the climb; "reset"
-        restores their initial values. Counts and schedules are left alone.
+        restores their initial values, with the count by which Adam corrects their bias.
+        Schedules are left alone.
 
     Returns:
       The :class:`Descent` of Lookbehind. It carries one tree of the size of the

@@ -82,8 +82,9 @@ def lookahead(
         synchronizations.
       pullback: what a synchronization does to those leaves of the base's state that
         have the shape of the parameters (momentum, moments): "none" leaves them,
-        "reset" restores their initial values, "pullback" interpolates them by α from
-        their values at the last synchronization. Counts and schedules are left alone.
+        "reset" restores their initial values, with the count by which Adam corrects
+        their bias, "pullback" interpolates them by α from their values at the last
+        synchronization. Schedules are left alone.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`. Besides the states of the base

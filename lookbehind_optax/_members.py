@@ -251,8 +251,8 @@ def lookbehind_sam(
       pullback: "none" leaves the base's momentum and moments as they are after k
         updates (as in the paper); "pullback" moves them back with the weights, to a
         share α of the way from their values before the climb (the rates above become
-        1.95, 0.86 and 0.51); "reset" restores their initial values. Counts and
-        schedules are left alone.
+        1.95, 0.86 and 0.51); "reset" restores their initial values, with the count
+        by which Adam corrects their bias. Schedules are left alone.
       reuse_gradients: whether each descent gradient is also the next ascent gradient.
         If not, inner step i takes both from `grad_fn(·, i)`, as the paper does when it
         switches the minibatch inside the loop, for 2k gradient evaluations a step.

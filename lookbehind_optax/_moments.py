@@ -19,9 +19,10 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
     """The base optimizer's state after its weights moved back to a share α of the way.
 
     Args:
-      pullback: "none" returns `end`, "reset" restores the moments' initial values,
-        "pullback" interpolates them by α from `start`. Moments are the leaves that
-        correspond to parameters; counts and schedules are left alone.
+      pullback: "none" returns `end`, "reset" restores the moments' initial values, with
+        the count that corrects their bias, "pullback" interpolates them by α from
+        `start`. Moments are the leaves that correspond to parameters. Schedules are
+        left alone.
       base: the base optimizer.
       params: the parameters to initialize it with.
       start: its state at the beginning of the way.
@@ -53,4 +54,18 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
         is_number = jnp.issubdtype(now.dtype, jnp.inexact)
         return _precision.interpolate(then, now, a) if is_number else now
 
-    return jax.tree.map(move, alphas, end, start, is_leaf=lambda x: x is None)
+    moved = jax.tree.map(move, alphas, end, start, is_leaf=lambda x: x is None)
+    if pullback == "pullback":
+        return moved
+
+    def restart(node, initial, of_moments):
+        counts_moments = _has_count(node) and jax.tree.leaves(of_moments)
+        return node._replace(count=initial.count) if counts_moments else node
+
+    return jax.tree.map(restart, moved, start, alphas, is_leaf=_has_count)
+
+
+def _has_count(node: Any) -> bool:
+    """Whether a node is the state of one transformation, and counts its updates."""
+    fields = getattr(node, "_fields", ())
+    return "count" in fields and not {"base_state", "inner_state"}.intersection(fields)

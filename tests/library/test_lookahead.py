@@ -65,12 +65,19 @@ def test_pullback_by_hand(pullback, momenta):
     assert optax.tree.get(states[-1].base_state, "ScaleByScheduleState").count == 4
 
 
-def test_reset_leaves_counts_alone():
-    optimizer = lb.lookahead(lenient(optax.adam(0.1)), k=1, pullback="reset")
+def test_reset_is_that_of_optax_but_for_schedules():
+    """`optax.lookahead` also starts schedules again."""
+    rate = optax.constant_schedule(0.1)
+    optimizer = lb.lookahead(lenient(optax.adam(rate)), k=1, pullback="reset")
     *_, (_, _, state) = run(optimizer, jnp.ones(2), [jnp.ones(2)] * 3)
-    (adam, *_) = state.base_state
-    assert adam.count == 3
-    chex.assert_trees_all_equal((adam.mu, adam.nu), (jnp.zeros(2), jnp.zeros(2)))
+    adam, schedule = state.base_state
+    assert schedule.count == 3
+    theirs = lenient(optax.lookahead(optax.adam(rate), 1, 0.5, reset_state=True))
+    params = optax.LookaheadParams.init_synced(jnp.ones(2))
+    theirs_state = theirs.init(params)
+    for _ in range(3):
+        _, theirs_state = theirs.update(jnp.ones(2), theirs_state, params)
+    chex.assert_trees_all_equal(adam, theirs_state.fast_state[0])
 
 
 def test_a_key_in_the_base_survives_pullback():

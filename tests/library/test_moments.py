@@ -117,15 +117,15 @@ def test_alpha_per_tensor_takes_back_the_moments_of_that_tensor():
 
 
 @pytest.mark.parametrize("pullback", ["none", "pullback", "reset"])
-def test_counts_and_schedules_go_on(pullback):
-    """Adam counts k updates a step, a schedule the steps."""
+def test_counts_and_schedules(pullback):
+    """A schedule counts the steps, Adam k updates a step, from 0 where it is reset."""
     rate = lambda count: jnp.array([0.1, 0.2, 0.3])[count]
     optimizer = lb.lookbehind_sam(
         lenient(optax.adam(rate)), k=3, alpha=0.25, pullback=pullback
     )
     *_, (_, state) = train(optimizer, 2, jnp.ones(2))
     adam, schedule = state.base_state
-    assert adam.count == 6
+    assert adam.count == (0 if pullback == "reset" else 6)
     assert schedule.count == 2
     mu, nu = {
         # Of gradients of 1: 1 − 0.9ⁿ and 1 − 0.999ⁿ, a quarter of the way back.
@@ -135,6 +135,40 @@ def test_counts_and_schedules_go_on(pullback):
     }[pullback]
     np.testing.assert_allclose(adam.mu, np.full(2, mu), rtol=1e-5)
     np.testing.assert_allclose(adam.nu, np.full(2, nu), rtol=1e-4)
+
+
+@pytest.mark.parametrize("params", [jnp.zeros(3), {"a": jnp.zeros(3)}])
+def test_reset_starts_adam_again(params):
+    """Along a constant gradient each of its updates is as long as the rate."""
+    optimizer = lb.lookbehind_sam(lenient(optax.adam(0.1)), k=4, pullback="reset")
+    ones = jax.tree.map(jnp.ones_like, params)
+    path = train(optimizer, 5, params, lambda p, i: ones)
+    for steps, (found, _) in enumerate(path, start=1):
+        (place,) = jax.tree.leaves(found)
+        np.testing.assert_allclose(place, np.full(3, -0.1 * steps), rtol=1e-5)
+
+
+RESET = {
+    "masked": optax.masked(optax.adam(0.1), {"a": True, "b": False}),
+    "partition": optax.partition(
+        {"adam": optax.adam(0.1), "sgd": optax.sgd(0.1)}, {"a": "adam", "b": "sgd"}
+    ),
+    "injected": optax.inject_hyperparams(optax.adam)(0.1),
+    "schedule": optax.adam(optax.constant_schedule(0.1)),
+    "noise": optax.chain(optax.adam(0.1), optax.add_noise(0.1, 0.5, 3)),
+    "sharpness-aware": lb.sam(optax.adam(0.1), rho=optax.constant_schedule(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", RESET)
+def test_reset_starts_no_other_count_again(name):
+    optimizer = lb.lookahead(lenient(RESET[name]), k=2, pullback="reset")
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    *_, (_, state) = train(optimizer, 2, params, lambda p, i: p)
+    counts = optax.tree.get_all_with_path(state.base_state, "count")
+    assert any("ScaleByAdamState" in str(path) for path, _ in counts)
+    for path, count in counts:
+        assert count == (0 if "ScaleByAdamState" in str(path) else 2)
 
 
 def after_two(decay):
