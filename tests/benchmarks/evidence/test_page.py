@@ -1,4 +1,4 @@
-"""The numbers on the page that helps to choose are those of the results."""
+"""The numbers on the pages are those of the results."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 PAGE = " ".join(Path("docs/choose.md").read_text().split())
+README = " ".join(Path("README.md").read_text().split())
 RESULT = json.loads(Path("benchmarks/results/evidence/price-40.json").read_text())
 
 
@@ -62,16 +63,68 @@ def test_the_share_of_the_gain_that_a_late_phase_keeps():
 
 
 TUNED = json.loads(Path("benchmarks/results/evidence/noise-40.json").read_text())
+SEARCHED = " ".join(Path("docs/evidence/noise.md").read_text().split())
 
 
-def test_with_searched_rates():
-    sgd, sam = (
-        100 * np.mean([seed["test_accuracy"] for seed in row["seeds"].values()])
-        for row in (TUNED["rows"]["SGD"], TUNED["rows"]["SAM"])
+def searched(label, name="test_accuracy"):
+    seeds = TUNED["rows"][label]["seeds"].values()
+    return 100 * np.array([seed[name] for seed in seeds])
+
+
+def test_with_searched_hyperparameters():
+    three = [searched(it).mean() for it in ("SGD", "SAM", "Lookbehind-SAM")]
+    assert "SGD {:.0f} → SAM {:.0f}, Lookbehind {:.0f}".format(*three) in PAGE
+    sentence = (
+        "{:.0f} % test accuracy with SGD, {:.0f} with SAM and {:.0f} with Lookbehind"
     )
-    assert f"SGD is at {sgd:.0f} and SAM at {sam:.0f}" in PAGE
-    readme = " ".join(Path("README.md").read_text().split())
-    assert f"the gap is smaller: SGD {sgd:.0f}, SAM {sam:.0f}" in readme
+    assert sentence.format(*three) in README
+    flat = [mean(label) for label in ("SGD", "SAM", "Lookbehind-SAM")]
+    longer = mean("SGD, 3 × the epochs")
+    assert "[{:.0f}, {:.0f} and {:.0f}]".format(*flat) in README
+    assert f"SGD for three times the epochs at {longer:.0f}" in README
+
+
+def test_differences_with_searched_hyperparameters():
+    sgd, sam, lookbehind, pullback = map(
+        searched, ("SGD", "SAM", "Lookbehind-SAM", "Lookbehind-SAM, pullback")
+    )
+    assert len(sgd) == len(sam) == len(lookbehind) == len(pullback) == 10
+    assert f"worth {(sam - sgd).mean():.1f} points**, from SGD to SAM" in SEARCHED
+    over = lookbehind - sam
+    assert f"{over.mean():.1f} points above SAM**, on every seed" in SEARCHED
+    assert over.min() > 0
+    assert f"difference is {abs((pullback - lookbehind).mean()):.2f} points" in SEARCHED
+    radii = sorted(it["params"]["rho"] for it in TUNED["rows"]["SAM"]["trials"].values())
+    gap = f"a ρ between {radii[-3]:.2f} and {radii[-2]:.2f}, where SAM's best"
+    assert gap in SEARCHED
+
+
+def test_what_is_memorized_with_searched_hyperparameters():
+    sgd, sam, lookbehind = (
+        searched(label, "flipped_accuracy").mean()
+        for label in ("SGD", "SAM", "Lookbehind-SAM")
+    )
+    best = [
+        searched(it, "best_test_accuracy").mean()
+        for it in ("SGD", "SAM", "Lookbehind-SAM")
+    ]
+    sentence = "SGD is at {:.0f} %, SAM at {:.0f} % and Lookbehind-SAM at {:.0f} %"
+    assert sentence.format(*best) in SEARCHED
+    both = best[0], mean("SGD", "best_test_accuracy")
+    assert "best epoch, SGD is at {:.0f} and {:.0f}:".format(*both) in README
+    before = mean("SGD", "flipped_accuracy")
+    sentence = f"{sgd:.0f} % of the wrong labels instead of {before:.0f} %"
+    assert sentence in SEARCHED
+    sentence = f"{lookbehind:.0f} % of the wrong labels to SAM's {sam:.0f} %"
+    assert sentence in SEARCHED
+    fixed = mean("SAM", "flipped_accuracy"), mean("SAM")
+    sentence = "SAM memorizes {:.0f} % and ends [at {:.0f} %]".format(*fixed)
+    assert sentence in SEARCHED
+    errors = [
+        searched(it, "test_ece").mean() for it in ("Lookbehind-SAM", "SAM", "SGD")
+    ]
+    sentence = "{:.0f} % for Lookbehind-SAM, {:.0f} % for SAM, {:.0f} % for SGD"
+    assert sentence.format(*errors) in SEARCHED
 
 
 def test_how_often_a_short_phase_fails():
