@@ -15,6 +15,7 @@ from lookbehind_optax import _loss
 from lookbehind_optax import _numbers
 from lookbehind_optax import _params
 from lookbehind_optax import _precision
+from lookbehind_optax import _transformations
 from lookbehind_optax import _trees
 
 
@@ -191,10 +192,10 @@ def sharpness_aware(
       Mordido et al., `Lookbehind-SAM: k steps back, 1 step forward
       <https://arxiv.org/abs/2307.16704>`_, 2024, Algorithm 1
     """
+    base = _transformations.accept("base", base)
+    direction = _transformations.accept("direction", direction, "sam_direction()")
     _numbers.check_number("rho", rho)
     _numbers.check_count("k", k, minimum=0)
-    base = optax.with_extra_args_support(base)
-    direction = optax.with_extra_args_support(direction)
     # Without an ascent step, the last gradient is the clean one.
     descent = descent if k > 0 else _descents.last_descent()
 

@@ -12,6 +12,7 @@ from lookbehind_optax import _moments
 from lookbehind_optax import _numbers
 from lookbehind_optax import _params
 from lookbehind_optax import _precision
+from lookbehind_optax import _transformations
 from lookbehind_optax import _trees
 
 Params = TypeVar("Params")
@@ -121,6 +122,7 @@ def lookahead(
       al., `DiLoCo <https://arxiv.org/abs/2311.08105>`_, 2023
     """
     _numbers.check_count("k", k, minimum=1)
+    base = _transformations.accept("base", base)
     _moments.check(pullback)
     if outer is not None and (alpha is not None or pullback == "pullback"):
         raise ValueError(
@@ -130,7 +132,6 @@ def lookahead(
         )
     alpha = 0.5 if alpha is None else alpha
     _numbers.check_number("alpha", alpha)
-    base = optax.with_extra_args_support(base)
 
     def init_fn(params):
         _params.check_params(params)

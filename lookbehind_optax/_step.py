@@ -22,6 +22,7 @@ from lookbehind_optax import _loss
 from lookbehind_optax import _numbers
 from lookbehind_optax import _params
 from lookbehind_optax import _precision
+from lookbehind_optax import _transformations
 from lookbehind_optax import _trees
 
 Params = TypeVar("Params")
@@ -176,7 +177,7 @@ def make_step(
                 'make_step(loss_fn, lb.sam(base, axis_name="group"), m=16, '
                 f'axis_name="group"); got {axis_name!r}.'
             )
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer = _transformations.accept("optimizer", optimizer)
     leading = 1 if switch_minibatches else 0  # the axis of the examples
 
     def step(params, opt_state, /, *args, dynamic_scale=None, **kwargs):

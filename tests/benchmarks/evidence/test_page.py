@@ -94,7 +94,8 @@ def test_differences_with_searched_hyperparameters():
     assert f"{over.mean():.1f} points above SAM**, on every seed" in SEARCHED
     assert over.min() > 0
     assert f"difference is {abs((pullback - lookbehind).mean()):.2f} points" in SEARCHED
-    radii = sorted(it["params"]["rho"] for it in TUNED["rows"]["SAM"]["trials"].values())
+    trials = TUNED["rows"]["SAM"]["trials"].values()
+    radii = sorted(trial["params"]["rho"] for trial in trials)
     gap = f"a ρ between {radii[-3]:.2f} and {radii[-2]:.2f}, where SAM's best"
     assert gap in SEARCHED
 
