@@ -36,7 +36,7 @@ def sam(
     with g the clean gradient at the parameters φ.
 
     Args:
-      base: the base optimizer A, any Optax optimizer.
+      base: the base optimizer A, any Optax optimizer. Clipping belongs inside it.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       mask: the leaves to perturb, a tree (or prefix) of booleans or a function of the
@@ -129,7 +129,7 @@ def multistep_sam(
     for i = 1, ..., k, from :math:`p_0 = \phi`; or :math:`A(\frac1k\sum_i g_i, \phi)`.
 
     Args:
-      base: the base optimizer A, any Optax optimizer.
+      base: the base optimizer A, any Optax optimizer. Clipping belongs inside it.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       k: number of ascent steps, which reach up to k ρ from φ; with k = 0 this is the
@@ -364,7 +364,7 @@ def gsam(
     rate: pass a schedule for that.
 
     Args:
-      base: the base optimizer A, any Optax optimizer.
+      base: the base optimizer A, any Optax optimizer. Clipping belongs inside it.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       alpha: α ≥ 0, how much to subtract of the clean gradient's part orthogonal to the
@@ -425,7 +425,7 @@ def wsam(
     the base optimizer sees the sum.
 
     Args:
-      base: the base optimizer A, any Optax optimizer.
+      base: the base optimizer A, any Optax optimizer. Clipping belongs inside it.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       gamma: 0 ≤ γ < 1, the weight of the sharpness; 1/2 gives SAM.
@@ -486,7 +486,7 @@ def friendly_sam(
     steps, which starts at 0.
 
     Args:
-      base: the base optimizer A, any Optax optimizer.
+      base: the base optimizer A, any Optax optimizer. Clipping belongs inside it.
       rho: ρ ≥ 0, the radius of one ascent step, in units of the parameters; a scalar
         or a schedule that counts steps.
       sigma: σ ≥ 0, the share of the average to subtract from the gradient.
