@@ -1,9 +1,11 @@
 """The step of the slow weights: α fixed, scheduled, or set by the alignment."""
 
 import dataclasses
+from typing import Any
 
 import jax
 
+from lookbehind_optax import _numbers
 from lookbehind_optax import _precision
 
 
@@ -46,6 +48,18 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
       <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 7 and 8
     """
     return AdaptiveAlpha(per_tensor)
+
+
+def check(alpha: Any) -> None:
+    """Checks that α is a number, a schedule, or made by `adaptive_alpha`."""
+    if isinstance(alpha, AdaptiveAlpha):
+        return
+    if isinstance(alpha, str) or alpha is adaptive_alpha:
+        raise TypeError(
+            "alpha must be a non-negative number, an optax schedule or "
+            f"adaptive_alpha(); got {_numbers.describe(alpha)}."
+        )
+    _numbers.check_number("alpha", alpha)
 
 
 def aligned(first, displacement, *, per_tensor):

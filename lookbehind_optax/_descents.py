@@ -284,8 +284,8 @@ def every_descent(
       <https://arxiv.org/abs/2307.16704>`_, 2024, Algorithm 1
     """
     adaptive = alpha if isinstance(alpha, _alpha.AdaptiveAlpha) else None
-    if alpha is not None and adaptive is None:
-        _numbers.check_number("alpha", alpha)
+    if alpha is not None:
+        _alpha.check(alpha)
     _moments.check(pullback)
 
     def start(step):

@@ -67,6 +67,16 @@ def test_alpha(name, alpha, error):
         WITH_ALPHA[name](alpha=alpha)
 
 
+@pytest.mark.parametrize(
+    "alpha", ["adaptive", lb.adaptive_alpha], ids=["name", "maker"]
+)
+@pytest.mark.parametrize("member", [lb.lookbehind_sam, lb.lookbehind_asam])
+def test_an_adaptive_alpha_is_made(member, alpha):
+    message = r"^alpha must be .* or adaptive_alpha\(\); got .*adaptive"
+    with pytest.raises(TypeError, match=message):
+        member(SGD, alpha=alpha)
+
+
 @pytest.mark.parametrize("name", WITH_ETA)
 @pytest.mark.parametrize(
     ("eta", "error"), [(-0.01, ValueError), (np.nan, ValueError), ("a", TypeError)]
