@@ -80,6 +80,7 @@ METHODS = (
         pullback="pullback",
     ),
 )
+CORE = METHODS[:7]  # those of a second network
 LEVELS = (40, 0, 20, 60)  # percent of wrong labels
 CLAIMS = (
     Claim(
@@ -123,17 +124,34 @@ CLAIMS = (
 )
 
 
+def of_rows(rows: tuple[Row, ...]) -> tuple[Claim, ...]:
+    """The claims about some rows."""
+    labels = {row.label for row in rows}
+    return tuple(it for it in CLAIMS if {it.row, it.over} <= labels)
+
+
 def question(percent: int) -> Question:
     """Question 1 at a level of noise; the first one has more rows, and searches."""
     first = percent == LEVELS[0]
     rows = METHODS if first else METHODS[:8]
-    labels = {row.label for row in rows}
     return Question(
         about=f"Which method, with {percent} % wrong labels?",
         config=dataclasses.replace(NOISY, label_noise=percent / 100),
         train=10_000,
         rows=rows,
         reference="SAM",
-        claims=tuple(it for it in CLAIMS if {it.row, it.over} <= labels),
+        claims=of_rows(rows),
         searched="" if first else f"noise-{LEVELS[0]}",
     )
+
+
+CONVNET = Question(
+    about="Which method, with 40 % wrong labels and BatchNorm?",
+    config=dataclasses.replace(NOISY, model="convnet-bn-hidden", label_noise=0.4),
+    train=10_000,
+    rows=CORE,
+    reference="SAM",
+    claims=of_rows(CORE),
+    trials=6,
+    seeds=5,
+)

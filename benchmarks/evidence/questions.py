@@ -10,6 +10,7 @@ from benchmarks.evidence.question import Question
 
 QUESTIONS: dict[str, Question] = {
     **{f"noise-{percent}": noise.question(percent) for percent in noise.LEVELS},
+    "noise-40-convnet": noise.CONVNET,
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "range": radius.QUESTION,
     **{f"cifar-{epochs}": cifar.question(epochs) for epochs in cifar.LENGTHS},

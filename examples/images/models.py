@@ -286,11 +286,13 @@ class ConvNet(nn.Module):
 
     Attributes:
       norm: whether a BatchNorm follows each convolution.
+      hidden: width of a layer between convolutions and classes; 0 for none.
       classes: number of classes.
       dtype: of the computation.
     """
 
     norm: bool = False
+    hidden: int = 0
     classes: int = 10
     dtype: Any = jnp.float32
 
@@ -309,8 +311,10 @@ class ConvNet(nn.Module):
                 )(x)
             x = nn.relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = x.reshape(len(x), -1).astype(jnp.float32)
-        return nn.Dense(self.classes)(x)
+        x = x.reshape(len(x), -1)
+        if self.hidden:
+            x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x))
+        return nn.Dense(self.classes)(x.astype(jnp.float32))
 
 
 class StridedConvNet(nn.Module):
@@ -430,6 +434,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "convnet": ConvNet,
     "convnet-bn": functools.partial(ConvNet, norm=True),
+    # Half a million parameters, on 32×32 images.
+    "convnet-bn-hidden": functools.partial(ConvNet, norm=True, hidden=256),
     "conv3": StridedConvNet,
     "conv4": functools.partial(StridedConvNet, layers=4, width=640, classes=200),
     # The first of them for CPUs.
