@@ -100,6 +100,16 @@ def test_differences_with_searched_hyperparameters():
     assert gap in SEARCHED
 
 
+def test_rows_that_are_not_finished():
+    multistep, longer = map(searched, ("Multistep-SAM", "SGD, 2 × the epochs"))
+    below = (searched("Lookbehind-SAM")[: len(multistep)] - multistep).mean()
+    sentence = f"at {multistep.mean():.1f} % so far, {below:.1f} points below"
+    assert sentence in SEARCHED
+    assert f"Lookbehind-SAM ({len(multistep)} seeds)" in SEARCHED
+    sentence = f"as long is at {longer.mean():.0f} % so far ({len(longer)} seeds)"
+    assert sentence in SEARCHED
+
+
 def test_what_is_memorized_with_searched_hyperparameters():
     sgd, sam, lookbehind = (
         searched(label, "flipped_accuracy").mean()
