@@ -124,7 +124,7 @@ CLAIMS = (
 )
 
 
-def of_rows(rows: tuple[Row, ...]) -> tuple[Claim, ...]:
+def claims_about(rows: tuple[Row, ...]) -> tuple[Claim, ...]:
     """The claims about some rows."""
     labels = {row.label for row in rows}
     return tuple(it for it in CLAIMS if {it.row, it.over} <= labels)
@@ -140,7 +140,7 @@ def question(percent: int) -> Question:
         train=10_000,
         rows=rows,
         reference="SAM",
-        claims=of_rows(rows),
+        claims=claims_about(rows),
         searched="" if first else f"noise-{LEVELS[0]}",
     )
 
@@ -151,7 +151,7 @@ CONVNET = Question(
     train=10_000,
     rows=CORE,
     reference="SAM",
-    claims=of_rows(CORE),
+    claims=claims_about(CORE),
     trials=6,
     seeds=5,
 )

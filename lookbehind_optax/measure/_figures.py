@@ -102,10 +102,9 @@ def plot_trade_off(results: Mapping[str, Mapping[float, Sharpness]]) -> Any:
         x = [float(points[rho].sharpness[0]) for rho in rhos]
         y = [float(points[rho].loss) for rho in rhos]
         axes.plot(x, y, label=name, **style)
-        style["linestyle"] = ""
-        for number, place in enumerate(zip(x, y, strict=True)):
-            style["markersize"] = 4 + 1.5 * number
-            axes.plot(*place, **style)
+        areas = (4 + 1.5 * np.arange(len(rhos))) ** 2
+        look = {name: style[name] for name in ("color", "marker")}
+        axes.scatter(x, y, s=areas, zorder=2, **look)
         axes.annotate(  # a number at each would hide the next
             f"ρ = {rhos[-1]:g}",
             (x[-1], y[-1]),

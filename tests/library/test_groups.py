@@ -68,14 +68,15 @@ def in_groups(make, loss, params, batch, m, **options):
 
 @pytest.mark.parametrize(
     ("name", "m", "model"),
-    # One after another with every member; with one, many groups and one group, and
+    # One after another with every member; with two, many groups and one group, and
     # those of a network without convolutions, which lie side by side anyway.
     each(
         [(name, 6, ConvNet()) for name in MEMBERS]
-        + [("lookbehind_sam", m, ConvNet()) for m in (1, 24)]
-        + [("lookbehind_sam", 6, Dense())],
+        + [(name, m, ConvNet()) for name in ("sam", "lookbehind_sam") for m in (1, 24)]
+        + [(name, 6, Dense()) for name in ("sam", "lookbehind_sam")],
         quick=[],
-        slow=[(name, 6, ConvNet()) for name in MEMBERS if name not in FEW],
+        slow=[(name, 6, ConvNet()) for name in MEMBERS if name not in FEW]
+        + [("sam", 1, ConvNet()), ("sam", 24, ConvNet()), ("sam", 6, Dense())],
     ),
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )

@@ -78,6 +78,8 @@ def test_reset_is_that_of_optax_but_for_schedules():
     for _ in range(3):
         _, theirs_state = theirs.update(jnp.ones(2), theirs_state, params)
     chex.assert_trees_all_equal(adam, theirs_state.fast_state[0])
+    assert adam.count == 0
+    chex.assert_trees_all_equal((adam.mu, adam.nu), (jnp.zeros(2), jnp.zeros(2)))
 
 
 def test_a_key_in_the_base_survives_pullback():

@@ -39,24 +39,24 @@ def test_a_base(member, what):
 
 def test_swapped_with_rho():
     with pytest.raises(TypeError, match=r"^base must be .*; got 0\.05 of type float"):
-        lb.sam(0.05, SGD)  # pyright: ignore
+        lb.sam(0.05, SGD)
 
 
 def test_a_direction():
     message = r"^direction must be .*, such as sam_direction\(\); got <function"
     with pytest.raises(TypeError, match=message):
-        lb.sharpness_aware(SGD, lb.sam_direction, lb.last_descent(), 0.1)  # pyright: ignore
+        lb.sharpness_aware(SGD, lb.sam_direction, lb.last_descent(), 0.1)
 
 
 def test_a_step_of_an_optimizer_and_a_loss():
     with pytest.raises(TypeError, match=r"^optimizer must be .*; got <function"):
-        lb.make_step(SGD, regression_loss)  # pyright: ignore
+        lb.make_step(SGD, regression_loss)
 
 
 def test_multi_steps_has_the_methods(standard_promotion):
     params, batch = regression()
     several = optax.MultiSteps(SGD, 2)
     state = several.init(params)
-    step = lb.make_step(regression_loss, several)  # pyright: ignore
+    step = lb.make_step(regression_loss, several)
     _, state, _ = step(params, state, *batch)
     assert jnp.all(state.mini_step == 1)

@@ -45,16 +45,19 @@ def test_every_figure_is_drawn_and_labeled(name, tmp_path):
 def test_curves_go_through_what_was_measured():
     (curve,) = FIGURES["sharpness"]().axes[0].lines
     np.testing.assert_allclose(curve.get_xydata(), [[0.1, 0.5], [0.2, 2.0]], rtol=1e-6)
-    curve, point = FIGURES["trade_off"]().axes[0].lines
+    axes = FIGURES["trade_off"]().axes[0]
+    (curve,), (points,) = axes.lines, axes.collections
     np.testing.assert_allclose(curve.get_xydata(), [[0.5, 1.0]], rtol=1e-6)
-    np.testing.assert_array_equal(point.get_xydata(), curve.get_xydata())
+    np.testing.assert_array_equal(points.get_offsets(), curve.get_xydata())
     (curve,) = FIGURES["noise"]().axes[0].lines
     np.testing.assert_allclose(curve.get_xydata(), [[0.1, 0.85], [0.2, 0.3]], rtol=1e-6)
 
 
 def test_points_of_a_trade_off_grow_with_rho():
     figure = measure.plot_trade_off({"SAM": dict.fromkeys((0.2, 0.1, 0.4), SHARPNESS)})
-    sizes = [line.get_markersize() for line in figure.axes[0].lines[1:]]
+    (points,) = figure.axes[0].collections
+    sizes = [*points.get_sizes()]
+    assert len(sizes) == 3
     assert sizes == sorted(set(sizes))
     assert [text.get_text() for text in figure.axes[0].texts] == ["ρ = 0.4"]
 
