@@ -57,14 +57,14 @@ def answer(asked: Evidence, name: str) -> None:
     kept = cells.Kept(asked.output / f"{name}.json", folder / "results.lock")
     dataset = experiment.load(question.config.dataset, asked.data_dir, question.train)
     of_question = list(cells.cells(question))
-    with tqdm(total=len(of_question), desc=name, unit=" runs") as progress:
+    done, total = kept.count(of_question), len(of_question)
+    with tqdm(total=total, initial=done, desc=name, unit=" runs") as progress:
         again = True
         while again:  # other processes' trials may let seeds start
             again = False
             for cell in of_question:
-                progress.n = sum(kept.find(one) is not None for one in of_question)
-                progress.refresh()
                 again |= cells.attempt(name, question, cell, kept, dataset, folder)
+                progress.update(kept.count(of_question) - progress.n)
     reports.render(kept.path)
 
 

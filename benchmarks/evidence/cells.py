@@ -84,19 +84,28 @@ class Kept:
 
     def find(self, cell: Cell) -> dict[str, Any] | None:
         """The numbers of a cell, if it is done."""
-        of_row = self.read().get(cell.row.label, {})
-        return of_row.get(cell.kind, {}).get(str(cell.number))
+        return found(self.read(), cell)
+
+    def count(self, of: list[Cell]) -> int:
+        """How many cells are done."""
+        rows = self.read()
+        return sum(found(rows, cell) is not None for cell in of)
 
     def add(self, question: str, cell: Cell, numbers: dict[str, Any]) -> None:
         """Keeps the numbers of a cell."""
         with self.alone:
             rows = self.read()
             of_row = rows.setdefault(cell.row.label, {"trials": {}, "seeds": {}})
-            found = {**of_row[cell.kind], str(cell.number): numbers}
-            of_row[cell.kind] = dict(sorted(found.items(), key=lambda it: int(it[0])))
+            of_kind = {**of_row[cell.kind], str(cell.number): numbers}
+            of_row[cell.kind] = dict(sorted(of_kind.items(), key=lambda it: int(it[0])))
             kept = {"benchmark": "answers", **provenance(), "question": question}
             text = json.dumps({**kept, "rows": rows}, indent=1, ensure_ascii=False)
             folders.write_text(self.path, text + "\n")
+
+
+def found(rows: dict[str, Any], cell: Cell) -> dict[str, Any] | None:
+    """The numbers of a cell among those of all rows, if it is done."""
+    return rows.get(cell.row.label, {}).get(cell.kind, {}).get(str(cell.number))
 
 
 def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:

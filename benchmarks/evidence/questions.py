@@ -13,6 +13,7 @@ QUESTIONS: dict[str, Question] = {
     "noise-40-convnet": noise.CONVNET,
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "range": radius.QUESTION,
+    "rates": radius.OVER_RATES,
     **{f"cifar-{epochs}": cifar.question(epochs) for epochs in cifar.LENGTHS},
     "vit": transformer.QUESTION,
     "split-cifar100": lifelong.QUESTION,

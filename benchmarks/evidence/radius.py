@@ -1,4 +1,4 @@
-"""Question 2: how wide is the range of ρ and k?"""
+"""Question 2: how wide is the range of ρ and k, and of the learning rate?"""
 
 import dataclasses
 
@@ -42,6 +42,36 @@ def grid() -> tuple[Row, ...]:
     return tuple(rows)
 
 
+RATES = (0.03, 0.06, 0.12, 0.24)
+BASE_RATES = (*RATES, 0.48, 0.96)  # SGD wants a higher one
+REACHES = (0.1, 0.2, 0.3, 0.4, 0.6)  # kρ
+
+
+def over_rates() -> tuple[Row, ...]:
+    """Rows of learning rate × kρ: every method's climbs reach equally far."""
+    ways: dict[str, Options] = {
+        "SAM": {"optimizer": "sam"},
+        "Lookbehind-SAM": {"optimizer": "lookbehind_sam", "k": 2, "alpha": 0.2},
+        "Multistep-SAM": {"optimizer": "multistep_sam", "k": 2},
+    }
+    rows = [
+        Row(f"SGD, η = {eta:g}", {**SGD, "learning_rate": eta}) for eta in BASE_RATES
+    ]
+    for label, options in ways.items():
+        for eta in RATES:
+            for reach in REACHES:
+                rho = reach / options.get("k", 1)
+                rows.append(
+                    Row(
+                        f"{label}, η = {eta:g}, kρ = {reach:g}",
+                        {**options, "learning_rate": eta, "rho": rho},
+                        line=f"{label}, η = {eta:g}",
+                        x=reach,
+                    )
+                )
+    return tuple(rows)
+
+
 QUESTION = Question(
     about="How wide is the range of ρ and k, with 40 % wrong labels?",
     config=dataclasses.replace(NOISY, learning_rate=0.1, label_noise=0.4),
@@ -51,5 +81,16 @@ QUESTION = Question(
     claims=(),
     seeds=3,
     x="ρ",
+    width=True,
+)
+OVER_RATES = Question(
+    about="Learning rate and radius together, with 40 % wrong labels",
+    config=dataclasses.replace(NOISY, label_noise=0.4),
+    train=10_000,
+    rows=over_rates(),
+    reference="SGD, η = 0.24",
+    claims=(),
+    seeds=3,
+    x="kρ",
     width=True,
 )

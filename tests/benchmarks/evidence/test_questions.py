@@ -52,9 +52,10 @@ def test_every_row_is_a_training_of_its_own(name):
         assert {claim.row, claim.over} <= labels
 
 
-# The rows of "range" are compared with one another alone.
+# The rows of a map are compared with one another alone.
 @pytest.mark.parametrize(
-    "name", each([name for name in OF_IMAGES if name != "range"], ["noise-0"])
+    "name",
+    each([name for name in OF_IMAGES if not QUESTIONS[name].width], ["noise-0"]),
 )
 def test_the_base_takes_as_many_gradients_as_every_row(name):
     question = QUESTIONS[name]
@@ -125,3 +126,10 @@ def test_the_protocol_names_every_claim_of_question_1():
     lines = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
     claims = QUESTIONS["noise-40"].claims
     assert lines == [(it.text.rstrip("."), it.row, it.over) for it in claims]
+
+
+def test_climbs_of_a_map_over_rates_reach_equally_far():
+    for row in QUESTIONS["rates"].rows:
+        if row.line:
+            assert row.options["rho"] * row.options.get("k", 1) == pytest.approx(row.x)
+            assert f"η = {row.options['learning_rate']:g}," in row.label
