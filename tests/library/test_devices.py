@@ -368,6 +368,24 @@ def test_memory_falls_with_the_number_of_devices():
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("optimizer", "copies"),
+    [
+        (lb.sam(SGD), 3.5),
+        (lb.lookbehind_sam(SGD, k=2), 5),
+        (lb.lookbehind_sam(SGD, k=2, alpha=lb.adaptive_alpha()), 5),
+        (lb.lookbehind_sam(SGD, k=5), 5.5),
+        (lb.lookbehind_sam(SGD, k=5, alpha=lb.adaptive_alpha()), 6.5),
+    ],
+    ids=["sam", "k=2", "adaptive, k=2", "k=5", "adaptive, k=5"],
+)
+def test_memory_on_one_device(optimizer, copies):
+    """As docs/devices.md says, of parameters."""
+    _, peak = memory(fsdp(1), optimizer)
+    assert peak < (copies + 0.1) * bytes_of(initial_params(LARGE))
+
+
+@pytest.mark.thorough
 def test_memory_falls_with_the_axis_along_which_weights_are_split():
     """On a 2-D mesh no weights are gathered: everything is shared."""
     optimizer = MEMBERS["adaptive_k2"].make(SGD)
