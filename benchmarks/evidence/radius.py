@@ -42,7 +42,7 @@ def grid() -> tuple[Row, ...]:
     return tuple(rows)
 
 
-RATES = (0.03, 0.06, 0.12, 0.24)
+RATES = (0.015, 0.03, 0.06, 0.12, 0.24)
 BASE_RATES = (*RATES, 0.48, 0.96)  # SGD wants a higher one
 REACHES = (0.1, 0.2, 0.3, 0.4, 0.6)  # kρ
 
