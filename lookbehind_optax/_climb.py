@@ -71,6 +71,7 @@ def _algorithm_1(step, loss, direction, state, descent, rho, reuse_gradients):
 
     def ascend(i, at):  # p ← p + ρ D(g, p)
         d, state = direction.update(at.g, at.direction_state, at.p, step=step, i=i)
+        _params.check_like_params("the direction's update", d, at.p)
         return at._replace(p=_add(at.p, rho, d), direction_state=state)
 
     def look(i, n, at):  # g ← ∇L_d(p), which is evaluation number n of the step
@@ -194,6 +195,11 @@ def sharpness_aware(
     """
     base = _transformations.accept("base", base)
     direction = _transformations.accept("direction", direction, "sam_direction()")
+    if not isinstance(descent, _descents.Descent):
+        raise TypeError(
+            "descent must be a Descent, such as last_descent(); "
+            f"got {_numbers.describe(descent)}."
+        )
     _numbers.check_number("rho", rho)
     _numbers.check_count("k", k, minimum=0)
     # Without an ascent step, the last gradient is the clean one.

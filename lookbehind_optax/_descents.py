@@ -14,11 +14,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from lookbehind_optax import _alpha
 from lookbehind_optax import _moments
 from lookbehind_optax import _numbers
 from lookbehind_optax import _precision
+from lookbehind_optax import _trees
+from lookbehind_optax._lookahead import LookaheadState
 
 
 class Step(NamedTuple):
@@ -268,7 +271,8 @@ def every_descent(
       parameters, and a second one for an adaptive α.
 
     Raises:
-      TypeError: if `alpha` isn't a real number, a schedule or `adaptive_alpha()`.
+      TypeError: if `alpha` isn't a real number, a schedule or `adaptive_alpha()`; a
+        step raises it for a base with a copy of the parameters in its state.
       ValueError: if it is negative or not finite, where that is known statically, or
         `pullback` is unknown.
 
@@ -289,6 +293,7 @@ def every_descent(
     _moments.check(pullback)
 
     def start(step):
+        _check_no_copy(step.base_state)
         moved = optax.tree.zeros_like(step.params)
         first = moved if adaptive and step.k > 1 else None  # an angle needs two
         return _Fast(moved, first, step.base_state)
@@ -313,6 +318,17 @@ def every_descent(
         return fast.moved, a, base_state
 
     return Descent(start, after_ascent, finish)
+
+
+def _check_no_copy(base_state):
+    """Refuses bases with parameters of their own, which α wouldn't move back."""
+    copies = (LookaheadState, optax.contrib.ScheduleFreeState)
+    for node in _trees.nodes(base_state, copies):
+        raise TypeError(
+            "base must not keep a copy of the parameters, which α doesn't move back "
+            f"with the weights; its state has a {type(node).__name__}. Put lookahead "
+            "outside: lookahead(lookbehind_sam(...))."
+        )
 
 
 class _Fast(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 from typing import TypeVar
 
 from lookbehind_optax import _aux
+from lookbehind_optax import _numbers
 from lookbehind_optax import _replay
 from lookbehind_optax import _step
 
@@ -18,7 +19,7 @@ def linen_step(
     loss_fn: Callable[..., Any],
     *args: Any,
     has_aux: bool = False,
-    mutable: Sequence[str] = (),
+    mutable: str | Sequence[str] = (),
     dynamic_scale: Any = None,
     switch_minibatches: bool = False,
     micro_batches: int = 1,
@@ -45,8 +46,8 @@ def linen_step(
         scalar; with `has_aux`, it returns a pair of the loss and anything else.
       *args: the batch.
       has_aux: as for `make_step`.
-      mutable: names of variable collections, such as "batch_stats". The aux must be a
-        mapping that holds their new values, as returned by
+      mutable: names of variable collections, such as "batch_stats", or one name. The
+        aux must be a mapping that holds their new values, as returned by
         `apply_fn(..., mutable=[...])`; they go into the fields of `state` with these
         names. If the batch is split, values in them that aren't floating-point come
         from the first part.
@@ -65,8 +66,9 @@ def linen_step(
       The new state, and a :class:`StepOutput`.
 
     Raises:
-      TypeError: as `make_step`.
-      ValueError: as `make_step`, and for parameters of Flax's float8 layers.
+      TypeError: as `make_step`, and if `state` isn't a train state.
+      ValueError: as `make_step`, for parameters of Flax's float8 layers, and if the aux
+        lacks a collection of `mutable`, or has one that `mutable` doesn't name.
 
     Example:
       >>> import flax.linen as nn
@@ -107,10 +109,12 @@ def linen_step(
       <https://arxiv.org/abs/2307.16704>`_, 2024
     """
     given: Any = state
-    _check_no_overwriting(given.params)
+    _check_train_state(given)
+    mutable = (mutable,) if isinstance(mutable, str) else tuple(mutable)
 
     def loss_with_state(*args, **kwargs):
         loss, aux = _aux.pair(loss_fn(*args, **kwargs), has_aux)
+        _check_collections(aux, given, mutable)
         states = {name: _aux.ModelState(aux[name]) for name in mutable}
         return loss, {**aux, **states} if mutable else aux
 
@@ -138,11 +142,35 @@ def linen_step(
     return new, out._replace(aux={**out.aux, **fields} if mutable else out.aux)
 
 
-def _check_no_overwriting(params):
-    """Refuses Flax's float8 layers, whose parameters include untrained statistics."""
-    if isinstance(params, Mapping) and "_overwrite_with_gradient" in params:
+def _check_train_state(state):
+    """Refuses what isn't one, and Flax's float8 layers with statistics in `params`."""
+    if not hasattr(state, "apply_gradients"):
+        raise TypeError(
+            "state must be a TrainState, as in linen_step(state, loss_fn, ...); got "
+            f"{_numbers.describe(state)}."
+        )
+    overwritten = "_overwrite_with_gradient"
+    if isinstance(state.params, Mapping) and overwritten in state.params:
         raise ValueError(
             "params must not hold the collection '_overwrite_with_gradient' of Flax's "
             "float8 layers: the values that overwrite it aren't gradients, so there is "
             "nothing to climb along."
+        )
+
+
+def _check_collections(aux, state, mutable):
+    """Checks that the aux holds what `mutable` names, and no statistics besides."""
+    held = aux.keys() if isinstance(aux, Mapping) else ()
+    if missing := [name for name in mutable if name not in held]:
+        got = f"the names {sorted(held)}" if held else f"a {type(aux).__name__}"
+        raise ValueError(
+            f"aux must be a mapping that holds {missing} of mutable; got {got}."
+        )
+    # BatchNorm's; other collections may be in the aux to be read.
+    stats = "batch_stats"
+    if stats in held and hasattr(state, stats) and stats not in mutable:
+        raise ValueError(
+            f"mutable must name {stats!r}, which both aux and state hold, as in "
+            f"mutable=[{stats!r}]; got {mutable}. To discard the new statistics, leave "
+            "them out of the aux."
         )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lookbehind_optax import _aux
+from lookbehind_optax import _numbers
 from lookbehind_optax import _replay
 from lookbehind_optax import _step
 from lookbehind_optax import _trees
@@ -93,6 +94,7 @@ def nnx_step(
     """
     from flax import nnx
 
+    _check_optimizer(optimizer)
     (args, kwargs), streams = _without_streams((args, kwargs))
     everything = (model, streams)
     before = nnx.as_pure(nnx.state((everything, optimizer)))
@@ -110,14 +112,23 @@ def nnx_step(
         fresh_keys=fresh_keys,
     )
     kwargs |= {"dynamic_scale": dynamic_scale, "of_model": of_model}
-    start = _replay.start(params, opt_state)
-    _, recorded, out = step(params, start, *args, **kwargs)
+    _, recorded, out = step(params, _replay.start(params, opt_state), *args, **kwargs)
     nnx.update(everything, out.aux[1].value)
     _update(model, optimizer, _like(variables, recorded.grads), recorded)
     if out.finite is not None:
         after = nnx.as_pure(nnx.state((everything, optimizer)))
         nnx.update((everything, optimizer), _step.keep_if(out.finite, after, before))
     return out._replace(aux=out.aux[0])
+
+
+def _check_optimizer(optimizer):
+    from flax import nnx
+
+    if not isinstance(optimizer, nnx.Optimizer):
+        raise TypeError(
+            "optimizer must be an nnx.Optimizer, as in nnx_step(model, optimizer, "
+            f"loss_fn, ...); got {_numbers.describe(optimizer)}."
+        )
 
 
 def _update(model, optimizer, grads, recorded):

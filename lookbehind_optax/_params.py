@@ -1,5 +1,6 @@
 """Checks of parameters and of trees like them, and masks of the perturbed ones."""
 
+import sys
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ def check_params(params: Any) -> None:
     """Checks that parameters are given, and can take a real step along a gradient."""
     if params is None:
         raise ValueError("params must be passed: update(grads, state, params, ...).")
+    _check_no_statistics(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
@@ -27,6 +29,20 @@ def check_params(params: Any) -> None:
                 f"{_at(path)} is {got}. "
                 "Remove untrained leaves from params, and convert the rest to arrays."
             )
+
+
+def _check_no_statistics(params):
+    """Refuses NNX's floating-point variables that no gradient trains."""
+    nnx = sys.modules.get("flax.nnx")  # who has such a variable has imported it
+    if nnx is None:
+        return
+    untrained = (nnx.BatchStat, nnx.Cache, nnx.Intermediate)
+    for variable in _trees.nodes(params, untrained):
+        raise TypeError(
+            f"params must hold parameters alone; got an nnx.{type(variable).__name__} "
+            "in it. Use nnx_step for a whole nnx.Module, or take the parameters out of "
+            "it: graphdef, params, rest = nnx.split(model, nnx.Param, ...)."
+        )
 
 
 def check_whole(params: Any) -> None:

@@ -187,6 +187,21 @@ def test_direction_with_a_moving_average(use):
         chex.assert_trees_all_close(perturbed(state)[0].ema, average, rtol=1e-5)
 
 
+def test_direction_of_another_shape():
+    """A number for each leaf would be broadcast over it."""
+    per_leaf = optax.stateless(lambda g, p: jax.tree.map(jnp.sum, g))
+    optimizer = lb.sharpness_aware(optax.sgd(0.1), per_leaf, lb.last_descent())
+    params = {"w": jnp.array([3.0, -4.0])}
+    with pytest.raises(ValueError, match=r"^the direction's update must have the shap"):
+        step(optimizer, params)
+
+
+def test_what_is_no_descent():
+    made_by: Any = lb.last_descent
+    with pytest.raises(TypeError, match=r"^descent must be a Descent, such as last_"):
+        lb.sharpness_aware(optax.sgd(0.1), lb.sam_direction(), made_by)
+
+
 @pytest.mark.parametrize("use", each(USES, ["lookbehind"]))
 def test_direction_with_a_random_key(use):
     optimizer = lb.sharpness_aware(

@@ -300,3 +300,19 @@ def test_shares_of_each_leaf(k):
     np.testing.assert_allclose(updates["a"], -0.025 * np.ones(2), rtol=1e-6)
     np.testing.assert_allclose(updates["b"], -0.1 * np.ones(3), rtol=1e-6)
     assert state.alpha == 0.625
+
+
+@pytest.mark.parametrize(
+    "base",
+    [lb.lookahead(SGD), optax.chain(optax.contrib.schedule_free_sgd(0.1))],
+    ids=["lookahead", "schedule_free"],
+)
+def test_a_base_with_a_copy_of_the_parameters(base):
+    """α would move the parameters back, and leave the copy where it is."""
+    params = jnp.ones(2)
+    optimizer = lb.lookbehind_sam(base)
+    state = optimizer.init(params)
+    with pytest.raises(TypeError, match=r"^base must not keep a copy of the"):
+        optimizer.update(params, state, params, grad_fn=lambda p, i: p)
+    one_step = lb.multistep_sam(base, k=2)  # which moves the copy as the base does
+    one_step.update(params, state, params, grad_fn=lambda p, i: p)

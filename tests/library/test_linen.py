@@ -166,7 +166,14 @@ def test_dropout_keeps_its_key():
     np.testing.assert_allclose(out.perturbed_loss, out.loss, rtol=1e-6)
     fresh = jax.jit(
         lambda state, x, y, key: lb.linen_step(
-            state, make_loss(state), x, y, key=key, has_aux=True, fresh_keys=True
+            state,
+            make_loss(state),
+            x,
+            y,
+            key=key,
+            has_aux=True,
+            mutable="batch_stats",
+            fresh_keys=True,
         )
     )
     with jax.numpy_rank_promotion("allow"):
@@ -344,6 +351,42 @@ def test_frozen_and_new_statistics_beside_a_loss_scale():
             after, out = step(other, DynamicScale())
         assert out.finite
         chex.assert_trees_all_equal(after.batch_stats, out.aux["batch_stats"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mutable": "stats"}, r"holds \['stats'\] of mutable; got the names \['batch"),
+        ({"mutable": ()}, r"mutable must name 'batch_stats', .* got \(\)"),
+    ],
+    ids=["another collection", "none"],
+)
+def test_statistics_that_would_not_be_kept(options, message):
+    state = make_state(SGD)
+    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match=message):
+        lb.linen_step(state, make_loss(state), *batch(), has_aux=True, **options)
+
+
+def test_an_aux_that_is_no_mapping():
+    state = make_state(SGD)
+
+    def loss_fn(params, x, y):
+        loss, updates = make_loss(state)(params, x, y)
+        return loss, (x, updates)  # logits and updates, as in many loops
+
+    with (
+        jax.numpy_rank_promotion("allow"),
+        pytest.raises(ValueError, match=r"aux must be a mapping .* got a tuple"),
+    ):
+        lb.linen_step(state, loss_fn, *batch(), has_aux=True, mutable="batch_stats")
+
+
+def test_what_is_no_train_state():
+    state = make_state(SGD)
+    with pytest.raises(
+        TypeError, match=r"state must be a TrainState, .* got <function"
+    ):
+        lb.linen_step(make_loss(state), state, *batch())
 
 
 def test_parameters_to_be_overwritten():

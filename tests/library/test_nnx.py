@@ -443,3 +443,18 @@ def test_a_loss_that_is_no_pair():
     with pytest.raises(TypeError, match=r"^loss_fn must return a real scalar"):
         lb.nnx_step(model, optimizer, loss_fn, *batch())
     chex.assert_trees_all_equal(everything(model, optimizer), before)
+
+
+def test_swapped_arguments():
+    model, optimizer = make(SGD)
+    with pytest.raises(TypeError, match=r"^optimizer must be an nnx\.Optimizer"):
+        lb.nnx_step(optimizer, model, loss_fn, *batch())
+
+
+def test_statistics_among_the_parameters():
+    """A module is a tree, but not one of parameters alone."""
+    message = r"^params must hold parameters alone; got an nnx\.BatchStat"
+    with pytest.raises(TypeError, match=message):
+        lb.sam(SGD).init(Model(nnx.Rngs(0)))
+    linear = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    assert lb.sam(SGD).init(linear).count == 0
