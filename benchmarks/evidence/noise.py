@@ -96,12 +96,12 @@ CLAIMS = (
         "SGD, 3 × the epochs",
     ),
     Claim(
-        "Lookbehind makes more of two climbs than their last gradient does.",
+        "All gradients of the climb are worth more than its last one.",
         "Lookbehind-SAM",
         "Multistep-SAM",
     ),
     Claim(
-        "Lookbehind makes more of two climbs than their mean gradient does.",
+        "Using them one by one is worth more than using their mean.",
         "Lookbehind-SAM",
         "Multistep-SAM, average",
     ),

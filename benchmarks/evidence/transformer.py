@@ -68,7 +68,7 @@ QUESTION = Question(
         ),
         Claim("Lookbehind adds to SAM.", "Lookbehind-SAM", "SAM"),
         Claim(
-            "Lookbehind makes more of two climbs than their last gradient does.",
+            "All gradients of the climb are worth more than its last one.",
             "Lookbehind-SAM",
             "Multistep-SAM",
         ),
