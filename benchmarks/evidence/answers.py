@@ -122,8 +122,8 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
     done = [row for row in question.rows if seeds(results, row.label)]
     if not done:
         return "No row was run."
-    first = next(iter(seeds(results, done[0].label).values()))
-    shown = [name for name in COLUMNS if name in first]
+    runs = [run for row in done for run in seeds(results, row.label).values()]
+    shown = [name for name in COLUMNS if any(name in run for run in runs)]
     head = ["", "gradients", "seconds", *(COLUMNS[name] for name in shown), "n"]
     head += [f"over {question.reference}", "95 %", "p"]
     head += ["parameters"] if any(row.space for row in question.rows) else []
@@ -135,12 +135,12 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
             for row in done
         ]
     )
-    unit = float(values(results, done[0].label, "gradients")[0])
+    unit = next((run["gradients"] for run in runs if "gradients" in run), 1)
     lines = []
     for row, over in zip(done, found, strict=True):
-        gradients = values(results, row.label, "gradients").mean() / unit
-        seconds = values(results, row.label, "seconds").mean()
-        cells = [row.label, f"{gradients:.2g} ×", f"{seconds:.0f}"]
+        gradients = values(results, row.label, "gradients") / unit
+        seconds = values(results, row.label, "seconds")
+        cells = [row.label, mean(gradients, "{:.2g} ×"), mean(seconds, "{:.0f}")]
         cells += [percent(values(results, row.label, name)) for name in shown]
         cells += [str(len(seeds(results, row.label))), *say(over)]
         if "parameters" in head:
@@ -156,6 +156,11 @@ COLUMNS = {
     "test_ece": "calibration error (%)",
     "forgetting": "forgetting (points)",
 }
+
+
+def mean(numbers: np.ndarray, pattern: str) -> str:
+    """Their mean as the pattern says; nothing of nothing, as of runs that diverged."""
+    return pattern.format(numbers.mean()) if len(numbers) else ""
 
 
 def percent(shares: np.ndarray) -> str:
@@ -200,12 +205,13 @@ def figure(results: dict[str, Any]) -> Figure:
     """Final accuracies: of each row, or over the question's number."""
     question = QUESTIONS[results["question"]]
     done = [row for row in question.rows if seeds(results, row.label)]
-    height = 6 if question.x else 1.5 + 0.28 * max(10, len(done))
+    lines = {row.line for row in done} if question.x else done
+    height = 1.5 + 0.28 * max(16 if question.x else 10, len(lines))
     drawn = Figure(figsize=(8, height), layout="constrained")
     axes: Any = drawn.subplots()
     if question.width:
-        draw_map(axes, accuracies(question, results))
-        axes.set_xlabel(f"{question.x}; bold: within a point of the row's best")
+        draw_map(axes, cells_by_method(question, results))
+        axes.set_xlabel(f"{question.x}; bold: within a point of the method's best")
     elif question.x:
         draw_lines(axes, results, done)
         axes.set_xlabel(question.x)
@@ -217,48 +223,59 @@ def figure(results: dict[str, Any]) -> Figure:
     return drawn
 
 
-def accuracies(
-    question: Question, results: dict[str, Any]
-) -> dict[str, dict[float, float]]:
-    """Mean final test accuracy in percent of each line at each of its numbers."""
-    lines: dict[str, dict[float, float]] = {}
+Cells = dict[tuple[str, float], float]  # accuracy by line and number
+
+
+def cells_by_method(question: Question, results: dict[str, Any]) -> dict[str, Cells]:
+    """Mean final test accuracy in percent of each method's cells of a map."""
+    methods: dict[str, Cells] = {}
     for row in question.rows:
         points = values(results, row.label, "test_accuracy")
-        if row.line and len(points):
-            lines.setdefault(row.line, {})[row.x] = 100 * float(points.mean())
-    return lines
+        if row.method and len(points):
+            cells = methods.setdefault(row.method, {})
+            cells[row.line, row.x] = 100 * float(points.mean())
+    return methods
 
 
-def near_best(line: dict[float, float]) -> list[float]:
-    """The numbers at which a line is within a point of its best."""
-    best = max(line.values())
-    return [x for x, accuracy in line.items() if accuracy > best - 1]
+def near(cells: Cells, best: float) -> list[tuple[str, float]]:
+    """The cells that are within a point of an accuracy."""
+    return [at for at, accuracy in cells.items() if accuracy > best - 1]
 
 
 def widths_table(question: Question, results: dict[str, Any]) -> str:
-    """The best of each line, and where it is within a point of that."""
-    head = ["", "best (%)", f"at {question.x} =", "within a point of it at", "of"]
+    """The best of each method, and how many of its cells are within a point of it."""
+    methods = cells_by_method(question, results)
+    highest = max((max(cells.values()) for cells in methods.values()), default=0.0)
+    head = ["", "best (%)", "at", "cells within a point of it", "of the best of all"]
+    head.append("of")
     lines = []
-    for label, line in accuracies(question, results).items():
-        best = max(line, key=lambda x: line[x])
-        near = ", ".join(f"{x:g}" for x in near_best(line))
-        lines.append([label, f"{line[best]:.1f}", f"{best:g}", near, str(len(line))])
+    for method, cells in methods.items():
+        line, x = best = max(cells, key=lambda at: cells[at])
+        count = [str(len(near(cells, it))) for it in (cells[best], highest)]
+        at = f"{line}, {question.x} = {x:g}"
+        lines.append([method, f"{cells[best]:.1f}", at, *count, str(len(cells))])
     return reports.markdown(head, lines)
 
 
-def draw_map(axes: Any, lines: dict[str, dict[float, float]]) -> None:
-    """Accuracy of each line over its number; bold within a point of the line's best."""
-    numbers = sorted({x for line in lines.values() for x in line})
-    cells = [[line.get(x, np.nan) for x in numbers] for line in lines.values()]
-    shape = len(lines), len(numbers)
-    axes.imshow(np.reshape(cells, shape), cmap="YlGn", alpha=0.6, aspect="auto")
-    for place, line in enumerate(lines.values()):
-        for x, accuracy in line.items():
-            weight = "bold" if x in near_best(line) else "normal"
+def draw_map(axes: Any, methods: dict[str, Cells]) -> None:
+    """Accuracy of each cell; bold within a point of its method's best."""
+    places = [at for cells in methods.values() for at in cells]
+    lines = list(dict.fromkeys(line for line, _ in places))
+    numbers = sorted({x for _, x in places})
+    image = np.full((len(lines), len(numbers)), np.nan)
+    for cells in methods.values():
+        bold = near(cells, max(cells.values()))
+        for at, accuracy in cells.items():
+            row, column = lines.index(at[0]), numbers.index(at[1])
+            image[row, column] = accuracy
+            weight = "bold" if at in bold else "normal"
             options = {"ha": "center", "va": "center", "weight": weight}
-            axes.text(numbers.index(x), place, f"{accuracy:.1f}", **options)
+            axes.text(column, row, f"{accuracy:.1f}", **options)
+    # Below ten points less than the best, all cells have one color.
+    low = np.nanmax(image) - 10 if places else None
+    axes.imshow(image, cmap="YlGn", alpha=0.6, aspect="auto", vmin=low)
     axes.set_xticks(range(len(numbers)), [f"{x:g}" for x in numbers])
-    axes.set_yticks(range(len(lines)), list(lines))
+    axes.set_yticks(range(len(lines)), lines)
 
 
 def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:

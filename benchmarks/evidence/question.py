@@ -19,6 +19,7 @@ class Row(NamedTuple):
       space: what is searched, as `--space` of examples.search says it.
       line: in a picture over a number, the line that the row belongs to.
       x: the number.
+      method: in a map, what is judged by the best of its lines.
     """
 
     label: str
@@ -26,6 +27,7 @@ class Row(NamedTuple):
     space: Space = ()
     line: str = ""
     x: float = 0.0
+    method: str = ""
 
 
 class Claim(NamedTuple):

@@ -36,6 +36,7 @@ def grid() -> tuple[Row, ...]:
                     options,
                     line=f"{label}, k = {k}",
                     x=rho,
+                    method=label,
                 )
                 for label, options in ways.items()
             ]
@@ -67,6 +68,7 @@ def over_rates() -> tuple[Row, ...]:
                         {**options, "learning_rate": eta, "rho": rho},
                         line=f"{label}, η = {eta:g}",
                         x=reach,
+                        method=label,
                     )
                 )
     return tuple(rows)

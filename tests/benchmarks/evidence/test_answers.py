@@ -126,20 +126,39 @@ def test_pictures(ask, x):
 
 
 def test_a_map_of_what_is_within_a_point_of_the_best(ask):
-    rows = [Row(f"SAM, {x}", {}, line="SAM", x=x) for x in (0.1, 0.2, 0.4)]
-    rows += [Row("Lookbehind-SAM, 0.4", {}, line="Lookbehind-SAM", x=0.4)]
+    rows = [Row(f"SAM, {x}", {}, "", "SAM, k = 1", x, "SAM") for x in (0.1, 0.2, 0.4)]
+    ours = "Lookbehind-SAM"
+    rows += [
+        Row(f"{ours}, 0.4", {}, line=f"{ours}, k = 2", x=0.4, method=ours),
+        Row(f"{ours}, k = 5", {}, line=f"{ours}, k = 5", x=0.4, method=ours),
+    ]
     ask(x="ρ", width=True, rows=tuple(rows))
     accuracies = {"SAM, 0.1": [0.795], "SAM, 0.2": [0.8], "SAM, 0.4": [0.7]}
-    found = results(**accuracies, **{"Lookbehind-SAM, 0.4": [0.8, 0.82]})
+    others = {f"{ours}, 0.4": [0.8, 0.82], f"{ours}, k = 5": [0.795]}
+    found = results(**accuracies, **others)
     shown = answers.table(found)
-    assert "| SAM | 80.0 | 0.2 | 0.1, 0.2 | 3 |" in shown
-    assert "| Lookbehind-SAM | 81.0 | 0.4 | 0.4 | 1 |" in shown
+    assert "| SAM | 80.0 | SAM, k = 1, ρ = 0.2 | 2 | 0 | 3 |" in shown
+    at = f"{ours}, k = 2, ρ = 0.4"
+    assert f"| {ours} | 81.0 | {at} | 1 | 1 | 2 |" in shown
     (axes,) = answers.figure(found).axes
-    weights = {text.get_text(): text.get_weight() for text in axes.texts}
-    assert weights == {"79.5": "bold", "80.0": "bold", "70.0": "normal", "81.0": "bold"}
+    weights = {(it.get_text(), it.get_weight()) for it in axes.texts}
+    bold = {(it, "bold") for it in ("79.5", "80.0", "81.0")}
+    assert weights == bold | {("70.0", "normal"), ("79.5", "normal")}
     image = axes.images[0].get_array()
-    assert image.shape == (2, 3)
-    assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 2
+    assert image.shape == (3, 3)
+    assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 4
+
+
+def test_runs_that_diverged(ask):
+    ask()
+    found = results(SGD=[0.5, 0.6], SAM=[0.6, 0.8])
+    found["rows"]["SGD"]["seeds"] = {
+        seed: {"params": {}, "failed": "loss is nan", "test_accuracy": 0.0}
+        for seed in ("0", "1")
+    }
+    shown = answers.table(found)
+    assert "| SGD |  |  | 0.0 ± 0.0 |  |  | 2 |" in shown
+    assert "| SAM | 1 × | 7 | 70.0 ± 14.1 | 80.0 ± 14.1 |" in shown
 
 
 def test_a_question_without_runs_says_so(ask):

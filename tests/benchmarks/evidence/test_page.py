@@ -21,7 +21,7 @@ FACTS = {
     "{:.0f} % with SAM in the last 20 or 30 % |": ["SAM, late, own anneal, 0.3"],
     "twice or three times as long is worse: {:.0f} % for both": ["SGD, 2 × the epochs"],
     "three times as long is worse: {:.0f} % for both": ["SGD, 3 × the epochs"],
-    "don't ({:.0f}, {:.0f} and {:.0f} %)": [
+    "end at an accuracy of {:.0f}, {:.0f} and {:.0f} %": [
         "SAM, late, one anneal, 0.3",
         "SAM, early, 0.3",
         "SAM, spread evenly, 0.3",
