@@ -14,6 +14,7 @@ QUESTIONS: dict[str, Question] = {
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
+    "rates-best": radius.BEST_OF_RATES,
     **{f"cifar-{epochs}": cifar.question(epochs) for epochs in cifar.LENGTHS},
     "vit": transformer.QUESTION,
     "split-cifar100": lifelong.QUESTION,

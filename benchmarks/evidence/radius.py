@@ -4,6 +4,7 @@ import dataclasses
 
 from benchmarks.evidence.noise import NOISY
 from benchmarks.evidence.noise import SGD
+from benchmarks.evidence.question import Claim
 from benchmarks.evidence.question import Options
 from benchmarks.evidence.question import Question
 from benchmarks.evidence.question import Row
@@ -48,24 +49,33 @@ BASE_RATES = (*RATES, 0.48, 0.96)  # SGD wants a higher one
 REACHES = (0.1, 0.2, 0.3, 0.4, 0.6)  # kρ
 
 
+WAYS: dict[str, Options] = {
+    "SAM": {"optimizer": "sam"},
+    "Lookbehind-SAM": {"optimizer": "lookbehind_sam", "k": 2, "alpha": 0.2},
+    "Multistep-SAM": {"optimizer": "multistep_sam", "k": 2},
+}
+# Rate and kρ of the best cell, by the first seed.
+BEST = {"SAM": (0.015, 0.2), "Lookbehind-SAM": (0.06, 0.4)}
+
+
+def at(label: str, eta: float, reach: float) -> Options:
+    """A method with a learning rate and a radius kρ."""
+    way = WAYS[label]
+    return {**way, "learning_rate": eta, "rho": reach / way.get("k", 1)}
+
+
 def over_rates() -> tuple[Row, ...]:
     """Rows of learning rate × kρ: every method's climbs reach equally far."""
-    ways: dict[str, Options] = {
-        "SAM": {"optimizer": "sam"},
-        "Lookbehind-SAM": {"optimizer": "lookbehind_sam", "k": 2, "alpha": 0.2},
-        "Multistep-SAM": {"optimizer": "multistep_sam", "k": 2},
-    }
     rows = [
         Row(f"SGD, η = {eta:g}", {**SGD, "learning_rate": eta}) for eta in BASE_RATES
     ]
-    for label, options in ways.items():
+    for label in WAYS:
         for eta in RATES:
             for reach in REACHES:
-                rho = reach / options.get("k", 1)
                 rows.append(
                     Row(
                         f"{label}, η = {eta:g}, kρ = {reach:g}",
-                        {**options, "learning_rate": eta, "rho": rho},
+                        at(label, eta, reach),
                         line=f"{label}, η = {eta:g}",
                         x=reach,
                         method=label,
@@ -95,4 +105,14 @@ OVER_RATES = Question(
     seeds=3,
     x="kρ",
     width=True,
+)
+BEST_OF_RATES = Question(
+    about="The best learning rate and radius of each, with 40 % wrong labels",
+    config=OVER_RATES.config,
+    train=10_000,
+    rows=tuple(Row(label, at(label, *cell)) for label, cell in BEST.items()),
+    reference="SAM",
+    claims=(
+        Claim("Lookbehind adds to SAM, both at their best.", "Lookbehind-SAM", "SAM"),
+    ),
 )
