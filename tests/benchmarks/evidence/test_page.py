@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.evidence.radius import BEST as BEST_CELLS
+
 PAGE = " ".join(Path("docs/choose.md").read_text().split())
 README = " ".join(Path("README.md").read_text().split())
 RESULT = json.loads(Path("benchmarks/results/evidence/price-40.json").read_text())
@@ -71,17 +73,75 @@ def searched(label, name="test_accuracy"):
     return 100 * np.array([seed[name] for seed in seeds])
 
 
-def test_with_searched_hyperparameters():
-    three = [searched(it).mean() for it in ("SGD", "SAM", "Lookbehind-SAM")]
-    assert "SGD {:.0f} → SAM {:.0f}, Lookbehind {:.0f}".format(*three) in PAGE
-    sentence = (
-        "{:.0f} % test accuracy with SGD, {:.0f} with SAM and {:.0f} with Lookbehind"
-    )
-    assert sentence.format(*three) in README
+def read(name):
+    path = Path(f"benchmarks/results/evidence/{name}.json")
+    return {
+        label: row["seeds"]
+        for label, row in json.loads(path.read_text())["rows"].items()
+    }
+
+
+GRID, BEST = read("rates"), read("rates-best")
+RANGE = " ".join(Path("docs/evidence/range.md").read_text().split())
+
+
+def best_of_grid(label, name="test_accuracy"):
+    return 100 * np.array([seed[name] for seed in BEST[label].values()])
+
+
+def test_with_the_best_rate_and_radius():
+    sgd = searched("SGD").mean()
+    sam, lookbehind = best_of_grid("SAM").mean(), best_of_grid("Lookbehind-SAM").mean()
+    sentence = f"SGD {sgd:.0f} → SAM {sam:.0f}, Lookbehind {lookbehind:.0f} ([best"
+    assert sentence in PAGE
+    assert f"{sam:.0f}" == f"{lookbehind:.0f}"
+    sentence = f"ends at {sgd:.0f} % test accuracy with SGD, and at {sam:.0f} with SAM"
+    assert sentence in README
     flat = [mean(label) for label in ("SGD", "SAM", "Lookbehind-SAM")]
     longer = mean("SGD, 3 × the epochs")
     assert "[{:.0f}, {:.0f} and {:.0f}]".format(*flat) in README
     assert f"SGD for three times the epochs at {longer:.0f}" in README
+
+
+def test_ten_random_trials_beside_the_grid():
+    sam, lookbehind = searched("SAM").mean(), searched("Lookbehind-SAM").mean()
+    assert f"it found {lookbehind:.0f} % where SAM found {sam:.0f}" in README
+    best = best_of_grid("SAM").mean()
+    assert f"[grid](docs/evidence/range.md) finds {best:.0f} for SAM as well" in README
+
+
+def accuracies(method):
+    """Of a method's cells, in percent, by the first seed."""
+    return {
+        label: 100 * seeds["0"]["test_accuracy"]
+        for label, seeds in GRID.items()
+        if label.startswith(f"{method}, ")
+    }
+
+
+def test_how_wide_the_good_range_is():
+    sam, ours = accuracies("SAM"), accuracies("Lookbehind-SAM")
+    assert len(sam) == len(ours) == 25
+    near = [sum(a > max(it.values()) - 1 for a in it.values()) for it in (ours, sam)]
+    sentence = "{} of 25 cells within a point of its best, SAM's {}".format(*near)
+    assert sentence in PAGE
+    assert sentence in RANGE
+    sgd = max(accuracies("SGD").values())
+    below = [sum(a < sgd for a in it.values()) for it in (sam, ours)]
+    assert "{} of SAM's 25 cells and {} of Lookbehind's".format(*below) in RANGE
+    assert f"ends at {sgd:.0f} % with 0.24" in RANGE
+
+
+def test_the_best_cells():
+    for method, (eta, reach) in BEST_CELLS.items():
+        cells = accuracies(method)
+        assert max(cells, key=lambda label: cells[label]) == (
+            f"{method}, η = {eta:g}, kρ = {reach:g}"
+        )
+    assert set(BEST) == set(BEST_CELLS)
+    over = best_of_grid("Lookbehind-SAM") - best_of_grid("SAM")
+    assert len(over) == 10
+    assert f"With ten seeds it is {over.mean():+.2f} points" in RANGE
 
 
 def test_differences_with_searched_hyperparameters():
@@ -118,15 +178,14 @@ def test_what_is_memorized_with_searched_hyperparameters():
     ]
     sentence = "SGD is at {:.0f} %, SAM at {:.0f} % and Lookbehind-SAM at {:.0f} %"
     assert sentence.format(*best) in SEARCHED
+    sentence = "with rate and radius searched, {:.0f}, {:.0f} and {:.0f}"
+    assert sentence.format(*best) in PAGE
     both = best[0], mean("SGD", "best_test_accuracy")
-    assert "best epoch, SGD is at {:.0f} and {:.0f}:".format(*both) in README
+    assert "by clean labels, SGD is at {:.0f} and {:.0f}:".format(*both) in README
     before = mean("SGD", "flipped_accuracy")
     sentence = f"{sgd:.0f} % of the wrong labels instead of {before:.0f} %"
     assert sentence in SEARCHED
     sentence = f"{lookbehind:.0f} % of the wrong labels to SAM's {sam:.0f} %"
-    assert sentence in SEARCHED
-    fixed = mean("SAM", "flipped_accuracy"), mean("SAM")
-    sentence = "SAM memorizes {:.0f} % and ends [at {:.0f} %]".format(*fixed)
     assert sentence in SEARCHED
     errors = [
         searched(it, "test_ece").mean() for it in ("Lookbehind-SAM", "SAM", "SGD")
