@@ -323,11 +323,11 @@ def every_descent(
 def _check_no_copy(base_state):
     """Refuses bases with parameters of their own, which α wouldn't move back."""
     copies = (LookaheadState, optax.contrib.ScheduleFreeState)
-    for node in _trees.nodes(base_state, copies):
+    if found := _trees.nodes(base_state, copies):
         raise TypeError(
             "base must not keep a copy of the parameters, which α doesn't move back "
-            f"with the weights; its state has a {type(node).__name__}. Put lookahead "
-            "outside: lookahead(lookbehind_sam(...))."
+            f"with the weights; its state has a {type(found[0]).__name__}. Put "
+            "lookahead outside: lookahead(lookbehind_sam(...))."
         )
 
 

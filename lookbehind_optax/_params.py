@@ -37,9 +37,9 @@ def _check_no_statistics(params):
     if nnx is None:
         return
     untrained = (nnx.BatchStat, nnx.Cache, nnx.Intermediate)
-    for variable in _trees.nodes(params, untrained):
+    if found := _trees.nodes(params, untrained):
         raise TypeError(
-            f"params must hold parameters alone; got an nnx.{type(variable).__name__} "
+            f"params must hold parameters alone; got an nnx.{type(found[0]).__name__} "
             "in it. Use nnx_step for a whole nnx.Module, or take the parameters out of "
             "it: graphdef, params, rest = nnx.split(model, nnx.Param, ...)."
         )
