@@ -206,7 +206,7 @@ def figure(results: dict[str, Any]) -> Figure:
     question = QUESTIONS[results["question"]]
     done = [row for row in question.rows if seeds(results, row.label)]
     lines = {row.line for row in done} if question.x else done
-    height = 1.5 + 0.28 * max(16 if question.x else 10, len(lines))
+    height = 1.5 + 0.28 * max(16 if question.x else 5, len(lines))
     drawn = Figure(figsize=(8, height), layout="constrained")
     axes: Any = drawn.subplots()
     if question.width:

@@ -138,7 +138,9 @@ def test_the_best_cells():
         assert max(cells, key=lambda label: cells[label]) == (
             f"{method}, η = {eta:g}, kρ = {reach:g}"
         )
-    assert set(BEST) == set(BEST_CELLS)
+    assert set(BEST) == {"SGD", *BEST_CELLS}
+    sgd = accuracies("SGD")
+    assert max(sgd, key=lambda label: sgd[label]) == "SGD, η = 0.24"
     over = best_of_grid("Lookbehind-SAM") - best_of_grid("SAM")
     assert len(over) == 10
     assert f"With ten seeds it is {over.mean():+.2f} points" in RANGE
