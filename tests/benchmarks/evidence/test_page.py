@@ -129,7 +129,11 @@ def test_how_wide_the_good_range_is():
     sgd = max(accuracies("SGD").values())
     below = [sum(a < sgd for a in it.values()) for it in (sam, ours)]
     assert "{} of SAM's 25 cells and {} of Lookbehind's".format(*below) in RANGE
-    assert f"ends at {sgd:.0f} % with 0.24" in RANGE
+    lower = accuracies("SGD")["SGD, η = 0.12"]
+    assert f"ends at {sgd:.0f} % with 0.24, at {lower:.0f} % with 0.12" in RANGE
+    best = [max(a for n, a in it.items() if "η = 0.12," in n) for it in (ours, sam)]
+    sentence = "At a rate of 0.12 Lookbehind's best is {:.1f} %, SAM's {:.1f} %"
+    assert sentence.format(*best) in RANGE
 
 
 def test_the_best_cells():
