@@ -147,6 +147,8 @@ def test_the_best_cells():
     assert max(sgd, key=lambda label: sgd[label]) == "SGD, η = 0.24"
     over = best_of_grid("Lookbehind-SAM") - best_of_grid("SAM")
     assert len(over) == 10
+    climb = best_of_grid("SAM") - best_of_grid("SGD")
+    assert f"A climb is worth {climb.mean():.0f} points" in RANGE
     assert f"With ten seeds it is {over.mean():+.2f} points" in RANGE
 
 
