@@ -7,7 +7,6 @@ from typing import Any
 from typing import TypeVar
 
 from lookbehind_optax import _aux
-from lookbehind_optax import _numbers
 from lookbehind_optax import _replay
 from lookbehind_optax import _step
 
@@ -68,7 +67,7 @@ def linen_step(
     Raises:
       TypeError: as `make_step`, and if `state` isn't a train state.
       ValueError: as `make_step`, for parameters of Flax's float8 layers, and if the aux
-        lacks a collection of `mutable`, or has one that `mutable` doesn't name.
+        lacks a collection of `mutable`, or has batch_stats that it doesn't name.
 
     Example:
       >>> import flax.linen as nn
@@ -146,8 +145,8 @@ def _check_train_state(state):
     """Refuses what isn't one, and Flax's float8 layers with statistics in `params`."""
     if not hasattr(state, "apply_gradients"):
         raise TypeError(
-            "state must be a TrainState, as in linen_step(state, loss_fn, ...); got "
-            f"{_numbers.describe(state)}."
+            "state must be a TrainState, as in linen_step(state, loss_fn, ...); got a "
+            f"{type(state).__name__}."
         )
     overwritten = "_overwrite_with_gradient"
     if isinstance(state.params, Mapping) and overwritten in state.params:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from lookbehind_optax import _aux
-from lookbehind_optax import _numbers
 from lookbehind_optax import _replay
 from lookbehind_optax import _step
 from lookbehind_optax import _trees
@@ -127,7 +126,7 @@ def _check_optimizer(optimizer):
     if not isinstance(optimizer, nnx.Optimizer):
         raise TypeError(
             "optimizer must be an nnx.Optimizer, as in nnx_step(model, optimizer, "
-            f"loss_fn, ...); got {_numbers.describe(optimizer)}."
+            f"loss_fn, ...); got a {type(optimizer).__name__}."
         )
 
 

@@ -384,7 +384,7 @@ def test_an_aux_that_is_no_mapping():
 def test_what_is_no_train_state():
     state = make_state(SGD)
     with pytest.raises(
-        TypeError, match=r"state must be a TrainState, .* got <function"
+        TypeError, match=r"state must be a TrainState, .* got a function"
     ):
         lb.linen_step(make_loss(state), state, *batch())
 
