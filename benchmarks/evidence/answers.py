@@ -246,8 +246,8 @@ def widths_table(question: Question, results: dict[str, Any]) -> str:
     """The best of each method, and how many of its cells are within a point of it."""
     methods = cells_by_method(question, results)
     highest = max((max(cells.values()) for cells in methods.values()), default=0.0)
-    head = ["", "best (%)", "at", "cells within a point of it", "of the best of all"]
-    head.append("of")
+    within = ("cells within a point of it", "of the best of all", "of")
+    head = ["", "best (%)", "at", *within]
     lines = []
     for method, cells in methods.items():
         line, x = best = max(cells, key=lambda at: cells[at])

@@ -95,20 +95,15 @@ QUESTION = Question(
     x="ρ",
     width=True,
 )
-OVER_RATES = Question(
+OVER_RATES = QUESTION._replace(
     about="Learning rate and radius together, with 40 % wrong labels",
-    config=dataclasses.replace(NOISY, label_noise=0.4),
-    train=10_000,
     rows=over_rates(),
     reference="SGD, η = 0.24",
-    claims=(),
-    seeds=3,
     x="kρ",
-    width=True,
 )
 BEST_OF_RATES = Question(
     about="The best learning rate and radius of each, with 40 % wrong labels",
-    config=OVER_RATES.config,
+    config=QUESTION.config,
     train=10_000,
     rows=(
         Row("SGD", {**SGD, "learning_rate": 0.24}),
