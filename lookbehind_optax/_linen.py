@@ -163,7 +163,7 @@ def _check_collections(aux, state, mutable):
     if missing := [name for name in mutable if name not in held]:
         got = f"the names {sorted(held)}" if held else f"a {type(aux).__name__}"
         raise ValueError(
-            f"aux must be a mapping that holds {missing} of mutable; got {got}."
+            f"aux must be a mapping with {missing}, as mutable says; got {got}."
         )
     # BatchNorm's; other collections may be in the aux to be read.
     stats = "batch_stats"

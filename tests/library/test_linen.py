@@ -356,7 +356,10 @@ def test_frozen_and_new_statistics_beside_a_loss_scale():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mutable": "stats"}, r"holds \['stats'\] of mutable; got the names \['batch"),
+        (
+            {"mutable": "stats"},
+            r"with \['stats'\], as mutable says; got the names \['ba",
+        ),
         ({"mutable": ()}, r"mutable must name 'batch_stats', .* got \(\)"),
     ],
     ids=["another collection", "none"],
