@@ -78,6 +78,6 @@ QUESTION = Question(
             "Lookbehind-SAM",
         ),
     ),
-    trials=8,
+    trials=6,
     seeds=5,
 )
