@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from scipy.special import erf
 
 from examples.images.models import MODELS
+from examples.images.models import neighborhoods
 from examples.images.models import ResNet
 from examples.images.models import VisionTransformer
 from examples.images.models import WideResNet
@@ -257,6 +258,18 @@ def test_networks_for_cpus_run_on_digits(name):
     assert logits.shape == (3, 10)
     assert jnp.isfinite(logits).all()
     assert jnp.ptp(logits, axis=0).min() > 0  # it looks at the images
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 8)])
+def test_neighborhoods_times_a_kernel_are_a_convolution_of_stride_2(size):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (3, *size, 2))
+    kernel = jax.random.normal(keys[1], (3, 3, 2, 4))
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = neighborhoods(x) @ kernel.reshape(-1, 4)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_has_a_key_and_none_in_evaluation():
