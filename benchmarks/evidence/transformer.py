@@ -13,6 +13,7 @@ VIT = Config(
     model="vit-nano",
     epochs=40,
     batch_size=128,
+    augment="no",
     base="adamw",
     schedule="cosine",
     warmup=4,
