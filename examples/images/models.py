@@ -367,7 +367,7 @@ class StridedConvNet(nn.Module):
         for i in range(self.layers):
             x = neighborhoods(x)
             shape = (*x.shape[:-1], self.channels)
-            # On CPUs, the gradient for a kernel is faster of a matrix.
+            # XLA for CPUs finds a kernel's gradient faster from a matrix than in 4-D.
             x = x.reshape(-1, x.shape[-1])
             x = nn.relu(dense(self.channels, name=f"Conv_{i}")(x)).reshape(shape)
         x = x.reshape(len(x), -1)
