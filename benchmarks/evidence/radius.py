@@ -55,7 +55,11 @@ WAYS: dict[str, Options] = {
     "Multistep-SAM": {"optimizer": "multistep_sam", "k": 2},
 }
 # Rate and kρ of the best cell, by the first seed.
-BEST = {"SAM": (0.015, 0.2), "Lookbehind-SAM": (0.06, 0.4)}
+BEST = {
+    "SAM": (0.015, 0.2),
+    "Lookbehind-SAM": (0.06, 0.4),
+    "Multistep-SAM": (0.03, 0.3),
+}
 
 
 def at(label: str, eta: float, reach: float) -> Options:
@@ -113,5 +117,10 @@ BEST_OF_RATES = Question(
     claims=(
         Claim("A climb pays, both at their best.", "SAM", "SGD"),
         Claim("Lookbehind adds to SAM, both at their best.", "Lookbehind-SAM", "SAM"),
+        Claim(
+            "All gradients of the climb beat its last one, both at their best.",
+            "Lookbehind-SAM",
+            "Multistep-SAM",
+        ),
     ),
 )
