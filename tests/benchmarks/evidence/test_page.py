@@ -106,8 +106,12 @@ def test_with_the_best_rate_and_radius():
 def test_ten_random_trials_beside_the_grid():
     sam, lookbehind = searched("SAM").mean(), searched("Lookbehind-SAM").mean()
     assert f"it found {lookbehind:.0f} % where SAM found {sam:.0f}" in README
-    best = best_of_grid("SAM").mean()
-    assert f"[grid](docs/evidence/range.md) finds {best:.0f} for SAM as well" in README
+    best, multistep = (best_of_grid(it).mean() for it in ("SAM", "Multistep-SAM"))
+    assert f"{best:.0f}" == f"{multistep:.0f}"
+    sentence = (
+        f"[grid](docs/evidence/range.md) finds {best:.0f} for SAM and for Multistep"
+    )
+    assert sentence in README
 
 
 def accuracies(method):
@@ -120,20 +124,24 @@ def accuracies(method):
 
 
 def test_how_wide_the_good_range_is():
-    sam, ours = accuracies("SAM"), accuracies("Lookbehind-SAM")
-    assert len(sam) == len(ours) == 25
-    near = [sum(a > max(it.values()) - 1 for a in it.values()) for it in (ours, sam)]
-    sentence = "{} of 25 cells within a point of its best, SAM's {}".format(*near)
+    grid = [accuracies(it) for it in ("Lookbehind-SAM", "SAM", "Multistep-SAM")]
+    assert [len(cells) for cells in grid] == [25, 25, 25]
+    near = [sum(a > max(it.values()) - 1 for a in it.values()) for it in grid]
+    sentence = "{} of 25 cells within a point of its best, SAM's {} and Multistep-SAM's"
+    sentence = f"{sentence} {{}}".format(*near)
     assert sentence in PAGE
     assert sentence in RANGE
     sgd = max(accuracies("SGD").values())
-    below = [sum(a < sgd for a in it.values()) for it in (sam, ours)]
-    assert "{} of SAM's 25 cells and {} of Lookbehind's".format(*below) in RANGE
+    ours, sam, multistep = (sum(a < sgd for a in it.values()) for it in grid)
+    sentence = f"{sam} of SAM's 25 cells, {multistep} of Multistep-SAM's and {ours} of"
+    assert sentence in RANGE
     lower = accuracies("SGD")["SGD, η = 0.12"]
     assert f"ends at {sgd:.0f} % with 0.24, at {lower:.0f} % with 0.12" in RANGE
-    best = [max(a for n, a in it.items() if "η = 0.12," in n) for it in (ours, sam)]
-    sentence = "At a rate of 0.12 Lookbehind's best is {:.1f} %, SAM's {:.1f} %"
-    assert sentence.format(*best) in RANGE
+    best = [max(a for n, a in it.items() if "η = 0.12," in n) for it in grid]
+    sentence = (
+        "rate of 0.12 Lookbehind's best is {:.1f} %, SAM's {:.1f} and Multistep-SAM's"
+    )
+    assert f"{sentence} {{:.1f}}".format(*best) in RANGE
 
 
 def test_the_best_cells():
@@ -153,6 +161,10 @@ def test_the_best_cells():
     over_best = best_of_grid("SAM").mean() - best
     assert f"and {over_best:.0f} over the {best:.0f} % of SGD at the rate" in RANGE
     assert f"With ten seeds it is {over.mean():+.2f} points" in RANGE
+    multistep = best_of_grid("Lookbehind-SAM") - best_of_grid("Multistep-SAM")
+    assert len(multistep) == 10
+    sentence = f"{multistep.mean():+.2f} points, in the mean of ten seeds"
+    assert sentence in RANGE
 
 
 def test_differences_with_searched_hyperparameters():
