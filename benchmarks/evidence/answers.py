@@ -1,5 +1,6 @@
 """What came out: a table of the rows, one of the claims, and a picture."""
 
+import dataclasses
 from typing import Any
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from benchmarks import reports
 from benchmarks.evidence.question import Question
 from benchmarks.evidence.question import Row
 from benchmarks.evidence.questions import QUESTIONS
+from examples.lifelong import report
+from examples.lifelong.config import Lifelong
 from examples.trainer import command
 from lookbehind_optax import measure
 
@@ -98,11 +101,12 @@ def title(results: dict[str, Any]) -> str:
     """The question, and what all runs have in common."""
     question = QUESTIONS[results["question"]]
     config = question.config
-    trained = reports.trained(config.dataset, question.train, config.model)
-    return (
-        f"{question.about}\n{trained}, {config.epochs} epochs; ± is a standard "
-        "deviation over seeds"
-    )
+    if isinstance(config, Lifelong):
+        learned = report.stream(dataclasses.asdict(config))
+    else:
+        trained = reports.trained(config.dataset, question.train, config.model)
+        learned = f"{trained}, {config.epochs} epochs"
+    return f"{question.about}\n{learned}; ± is a standard deviation over seeds"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -297,7 +301,7 @@ def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
             color=style["color"],
         )
     axes.set_yticks(range(len(ordered)), ordered)
-    axes.set_xlabel("test accuracy after the last epoch (%); bars: 95 %")
+    axes.set_xlabel("final test accuracy (%); bars: 95 %")
     axes.grid(axis="x", alpha=0.3)
 
 
@@ -318,7 +322,7 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
         axes.plot(places, means, label=line, **style)
         for place, of_seeds in zip(places, points, strict=True):
             axes.plot([place] * len(of_seeds), of_seeds, ".", color=style["color"])
-    axes.set_ylabel("test accuracy after the last epoch (%); dots: seeds")
+    axes.set_ylabel("final test accuracy (%); dots: seeds")
     axes.grid(alpha=0.3)
 
 

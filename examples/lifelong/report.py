@@ -1,5 +1,6 @@
 """The table and the picture of a comparison."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -40,9 +41,18 @@ def title(results: dict[str, Any]) -> str:
     config = results["config"]
     return (
         "Accuracy on tasks learned one after another\n"
+        f"{stream(config)}; n = {config['seeds']} seeds, ± and bars are standard "
+        "deviations"
+    )
+
+
+def stream(config: Mapping[str, Any]) -> str:
+    """What the tasks are, and what learns them, by the options of a `Lifelong`."""
+    epochs = config["epochs"]
+    often = "a single pass" if epochs == 1 else f"{epochs} epochs a task"
+    return (
         f"{config['dataset']}, {config['classes_per_task']} classes a task, "
-        f"{config['model']}, {config['epochs']} epochs a task; n = {config['seeds']} "
-        "seeds, ± and bars are standard deviations"
+        f"{config['model']}, {often}"
     )
 
 

@@ -52,6 +52,19 @@ def ask(monkeypatch):
     return set_question
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("vit", "cifar10, the first 10,000 images, vit-nano, 40 epochs"),
+        ("split-cifar100", "cifar100, 5 classes a task, conv3, a single pass"),
+    ],
+)
+def test_the_title_says_what_was_learned(name, setting):
+    asked, learned = answers.title({"question": name}).splitlines()
+    assert asked == QUESTIONS[name].about
+    assert learned == f"{setting}; ± is a standard deviation over seeds"
+
+
 def test_a_difference_is_of_the_paired_test():
     rng = np.random.default_rng(0)
     ours, theirs = rng.uniform(size=(2, 6))
