@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import filelock
 import jax
+from scipy.stats import qmc
 
 from benchmarks.evidence import images
 from benchmarks.evidence import streams
@@ -122,17 +123,24 @@ def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
     return max(trials.values(), key=lambda trial: trial["valid_accuracy"])["params"]
 
 
-def draw(row: Row, number: int) -> dict[str, Any]:
+def draw(question: Question, row: Row, number: int) -> dict[str, Any]:
     """The parameters of a trial: the same rate and ρ for every row that has them."""
     import optuna  # here, so that cells that search nothing don't need it
 
     from examples.search import space
     from examples.search.study import random_sampler
 
+    searched = space.parse(row.space)
+    if question.even:  # by a Halton sequence, without its first point, the corner
+        halton = qmc.Halton(len(searched), scramble=False)
+        shares = halton.random(number + 2)[-1]
+        return {
+            name: space.at(values, float(share))
+            for (name, values), share in zip(searched.items(), shares, strict=True)
+        }
     trial = optuna.create_study(sampler=random_sampler(0, number)).ask()
     return {
-        name: space.suggest(trial, name, values)
-        for name, values in space.parse(row.space).items()
+        name: space.suggest(trial, name, values) for name, values in searched.items()
     }
 
 
@@ -183,7 +191,7 @@ def attempt(
         if kept.find(cell) is not None:
             return False
         if cell.kind == "trials":
-            params = draw(cell.row, cell.number)
+            params = draw(question, cell.row, cell.number)
         else:
             params = parameters(question, cell.row, kept)
         if params is None:

@@ -7,7 +7,7 @@ from benchmarks.evidence.question import Row
 from examples.lifelong.config import Lifelong
 
 STREAM = Lifelong(dataset="cifar100", model="conv3", classes_per_task=5, k=2)
-STREAM_RATE = "learning-rate=log:0.003:0.1"
+STREAM_RATE = "learning-rate=log:0.01:0.3"
 STREAM_RHO = "rho=log:0.01:0.2"
 
 
@@ -43,4 +43,5 @@ QUESTION = Question(
     ),
     trials=6,
     seeds=5,
+    even=True,
 )

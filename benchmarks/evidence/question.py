@@ -56,6 +56,8 @@ class Question(NamedTuple):
       claims: what would follow from the answer.
       trials: of each row that searches.
       seeds: runs of each row with its best parameters.
+      even: whether its trials are spread evenly over what is searched; drawn at random
+        if not.
       searched: question whose search chose the parameters, if it isn't this one.
       x: what the number of a picture's rows is; a table's have none.
       width: whether it is asked how wide the range of the number is in which a line is
@@ -70,6 +72,7 @@ class Question(NamedTuple):
     claims: tuple[Claim, ...]
     trials: int = 10
     seeds: int = 10
+    even: bool = False
     searched: str = ""
     x: str = ""
     width: bool = False

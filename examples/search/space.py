@@ -189,6 +189,15 @@ def points(space: Space) -> Iterator[dict[str, Any]]:
         yield dict(zip(space, point, strict=True))
 
 
+def at(values: Distribution, share: float) -> Any:
+    """The value that a share of the distribution, in [0, 1), lies below."""
+    if isinstance(values, CategoricalDistribution):
+        return values.choices[int(share * len(values.choices))]
+    low, high = values.low, values.high
+    value = low * (high / low) ** share if values.log else low + (high - low) * share
+    return round(value) if isinstance(values, IntDistribution) else value
+
+
 def suggest(trial: Trial, name: str, values: Distribution) -> Any:
     """The value of a parameter, drawn by the study's sampler unless it was before."""
     if isinstance(values, CategoricalDistribution):

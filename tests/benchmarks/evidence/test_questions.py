@@ -34,7 +34,7 @@ OF_IMAGES = [name for name, it in QUESTIONS.items() if isinstance(it.config, Con
 
 def phases(question, row):
     """What trains, with a trial's parameters if it searches."""
-    params = cells.draw(row, 0) if row.space else {}
+    params = cells.draw(question, row, 0) if row.space else {}
     options = {**row.options, **params}
     config = images.configure(question.config, options, Path("nowhere"), False)
     return config.epochs, Training(config, IMAGES).phases
@@ -96,7 +96,7 @@ def test_every_learner_of_a_stream_can_be_made():
     question = QUESTIONS["split-cifar100"]
     for row in question.rows:
         config = dataclasses.replace(
-            question.config, **row.options, **cells.draw(row, 0)
+            question.config, **row.options, **cells.draw(question, row, 0)
         )
         (name,) = config.methods
         assert METHODS[name].replay == row.label.endswith(", replay")
@@ -112,16 +112,38 @@ def test_only_the_first_level_of_noise_searches():
 
 
 def test_rows_search_the_same_rates_and_radii():
-    rows = QUESTIONS["noise-40"].rows
+    question = QUESTIONS["noise-40"]
+    rows = question.rows
     for number in range(3):
-        drawn = [cells.draw(row, number) for row in rows]
+        drawn = [cells.draw(question, row, number) for row in rows]
         assert len({it["learning_rate"] for it in drawn}) == 1
         radii = {it["rho"] for it in drawn if "rho" in it}
         assert max(radii) == pytest.approx(10 * min(radii))  # ASAM's and the others'
         assert len({round(rho, 12) for rho in radii}) == 2
         for row, it in zip(rows, drawn, strict=True):
             assert it.keys() == parse(row.space).keys()
-    assert cells.draw(rows[1], 0) != cells.draw(rows[1], 1)
+    first, second = (cells.draw(question, rows[1], number) for number in (0, 1))
+    assert first != second
+
+
+def test_even_trials_by_hand():
+    question = QUESTIONS["split-cifar100"]
+    rows = {row.label: row for row in question.rows}
+    # Digits of 1, 2, … after the point, in reverse: in base 2, 3 and 5.
+    shares = [(1 / 2, 1 / 3, 1 / 5), (1 / 4, 2 / 3, 2 / 5), (3 / 4, 1 / 9, 3 / 5)]
+    for number, (rate, rho, alpha) in enumerate(shares):
+        expected = {
+            "learning_rate": 0.01 * 30**rate,
+            "rho": 0.01 * 20**rho,
+            "alpha": [0.2, 0.5, 0.8][int(3 * alpha)],
+        }
+        drawn = cells.draw(question, rows["Lookbehind-SAM, replay"], number)
+        assert drawn == pytest.approx(expected)
+        del expected["alpha"]
+        drawn = cells.draw(question, rows["Multistep-SAM"], number)
+        assert drawn == pytest.approx(expected)
+        del expected["rho"]
+        assert cells.draw(question, rows["SGD"], number) == pytest.approx(expected)
 
 
 def test_the_protocol_names_every_claim_of_question_1():

@@ -7,6 +7,7 @@ import pytest
 
 from examples.search.config import Search
 from examples.search.config import shared
+from examples.search.space import at
 from examples.search.space import make_methods
 from examples.search.space import parse
 from examples.search.space import points
@@ -32,6 +33,25 @@ def test_choices_and_ranges():
         "batch_size": IntDistribution(16, 256, log=True),
         "nesterov": CategoricalDistribution([True, False]),
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "value"),
+    [
+        ("k=2,5,10", 0.0, 2),
+        ("k=2,5,10", 0.5, 5),
+        ("alpha=0.2,adaptive", 0.99, "adaptive"),
+        ("momentum=0.8:0.99", 0.5, 0.895),
+        ("rho=log:0.01:1", 0.5, 0.1),
+        ("k=2:10", 0.5, 6),
+        ("batch-size=log:16:256", 0.25, 32),
+    ],
+)
+def test_the_value_at_a_share(text, share, value):
+    ((name, values),) = parse((text,)).items()
+    found = at(values, share)
+    assert found == (value if isinstance(value, str) else pytest.approx(value))
+    assert isinstance(found, type(value)), name
 
 
 def test_a_grid_has_every_combination():
