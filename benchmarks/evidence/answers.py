@@ -105,7 +105,9 @@ def title(results: dict[str, Any]) -> str:
         learned = report.stream(dataclasses.asdict(config))
     else:
         trained = reports.trained(config.dataset, question.train, config.model)
-        learned = f"{trained}, {config.epochs} epochs"
+        lengths = {row.options.get("epochs", config.epochs) for row in question.rows}
+        epochs = " to ".join(str(it) for it in sorted({min(lengths), max(lengths)}))
+        learned = f"{trained}, {epochs} epochs"
     return f"{question.about}\n{learned}; ± is a standard deviation over seeds"
 
 
@@ -322,6 +324,9 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
         axes.plot(places, means, label=line, **style)
         for place, of_seeds in zip(places, points, strict=True):
             axes.plot([place] * len(of_seeds), of_seeds, ".", color=style["color"])
+    numbers = [row.x for of_line in lines.values() for row in of_line]
+    if max(numbers, default=1) > 10 * min(numbers, default=1):
+        axes.set_xscale("log")
     axes.set_ylabel("final test accuracy (%); dots: seeds")
     axes.grid(alpha=0.3)
 

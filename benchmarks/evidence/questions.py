@@ -1,5 +1,6 @@
 """All questions by name; docs/protocol.md has them in words."""
 
+from benchmarks.evidence import budget
 from benchmarks.evidence import cifar
 from benchmarks.evidence import lifelong
 from benchmarks.evidence import noise
@@ -12,6 +13,7 @@ QUESTIONS: dict[str, Question] = {
     **{f"noise-{percent}": noise.question(percent) for percent in noise.LEVELS},
     "noise-40-convnet": noise.CONVNET,
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
+    "budget-40": budget.QUESTION,
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
     "rates-best": radius.BEST_OF_RATES,

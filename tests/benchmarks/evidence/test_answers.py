@@ -55,7 +55,8 @@ def ask(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
-        ("vit", "cifar10, the first 10,000 images, vit-nano, 40 epochs"),
+        ("vit", "cifar10, the first 10,000 images, vit-nano, 40 to 120 epochs"),
+        ("rates", "fashion_mnist, the first 10,000 images, mlp, 50 epochs"),
         ("split-cifar100", "cifar100, 5 classes a task, conv3, a single pass"),
     ],
 )

@@ -53,7 +53,7 @@ def test_every_row_is_a_training_of_its_own(name):
 
 
 # Rows that are compared with one another alone.
-WITHOUT_A_PRICE = ("range", "rates", "rates-best")
+WITHOUT_A_PRICE = ("budget-40", "range", "rates", "rates-best")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,14 @@ def test_a_share_of_climbs_costs_the_same_wherever_they_are():
                 pairs = zip(trained, lengths, strict=True)
                 climbs.append(sum(n for phase, n in pairs if phase.name != "base"))
         assert climbs == pytest.approx([share * steps] * 5, abs=6)
+
+
+def test_nothing_of_the_budget_takes_more_gradients_than_50_epochs_of_sgd():
+    question = QUESTIONS["budget-40"]
+    for row in question.rows:
+        epochs, (trained,) = phases(question, row)
+        assert row.x == pytest.approx(epochs * trained.gradients / 50)
+        assert row.x <= 1.02  # 17 epochs of Lookbehind, the nearest to a third
 
 
 def test_every_learner_of_a_stream_can_be_made():
