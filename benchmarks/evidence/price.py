@@ -50,6 +50,14 @@ def late(label: str, share: float) -> dict[str, Options]:
     }
 
 
+def early_with_two_anneals(share: float) -> Row:
+    """A late phase turned round: SAM first, then SGD, each with its anneal."""
+    label = "SAM, early, two anneals"
+    phases = (f"sam until {share:g}", "base until 1")
+    options = {**UNTUNED["SAM"], "phases": phases, "anneal": "each"}
+    return Row(f"{label}, {share:g}", options, line=label, x=share)
+
+
 def shares() -> tuple[Row, ...]:
     """Question 3's rows: none, all, and each share in each way."""
     rows = [Row("SGD", SGD)]
@@ -59,6 +67,7 @@ def shares() -> tuple[Row, ...]:
     ]
     halves = ("base until 0.7", "base until 1")
     rows.append(Row("SGD, two anneals", {"phases": halves, "anneal": "each"}))
+    rows.append(early_with_two_anneals(0.3))
     rows += [
         Row(label, {"optimizer": NAMES[label], **own}, x=1)
         for label, own in UNTUNED.items()
@@ -100,6 +109,11 @@ def question(percent: int) -> Question:
                 "Climbs are better late than spread evenly.",
                 "SAM, late, own anneal, 0.3",
                 "SAM, spread evenly, 0.3",
+            ),
+            Claim(
+                "With two anneals, climbs are better late than early.",
+                "SAM, late, own anneal, 0.3",
+                "SAM, early, two anneals, 0.3",
             ),
             Claim(
                 "It is the climbs, not a second anneal.",
