@@ -105,10 +105,18 @@ def title(results: dict[str, Any]) -> str:
         learned = report.stream(dataclasses.asdict(config))
     else:
         trained = reports.trained(config.dataset, question.train, config.model)
-        lengths = {row.options.get("epochs", config.epochs) for row in question.rows}
-        epochs = " to ".join(str(it) for it in sorted({min(lengths), max(lengths)}))
-        learned = f"{trained}, {epochs} epochs"
-    return f"{question.about}\n{learned}; ± is a standard deviation over seeds"
+        lengths = [row.options.get("epochs", config.epochs) for row in question.rows]
+        learned = f"{trained}, {between(lengths)} epochs"
+    runs = [len(seeds(results, row.label)) for row in question.rows]
+    n = between([count for count in runs if count])
+    spread = ", ± is a standard deviation over seeds" if max(runs) > 1 else ""
+    return f"{question.about}\n{learned}; n = {n or 0}{spread}"
+
+
+def between(numbers: list[int]) -> str:
+    """The lowest and the highest, or the only one."""
+    ends = sorted(set(numbers))
+    return " to ".join(str(it) for it in dict.fromkeys((*ends[:1], *ends[-1:])))
 
 
 def table(results: dict[str, Any]) -> str:
@@ -129,6 +137,7 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
     if not done:
         return "No row was run."
     runs = [run for row in done for run in seeds(results, row.label).values()]
+    price = prices(results, done)
     shown = [name for name in COLUMNS if any(name in run for run in runs)]
     head = ["", "gradients", "seconds", *(COLUMNS[name] for name in shown), "n"]
     head += [f"over {question.reference}", "95 %", "p"]
@@ -141,12 +150,10 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
             for row in done
         ]
     )
-    unit = next((run["gradients"] for run in runs if "gradients" in run), 1)
     lines = []
     for row, over in zip(done, found, strict=True):
-        gradients = values(results, row.label, "gradients") / unit
         seconds = values(results, row.label, "seconds")
-        cells = [row.label, mean(gradients, "{:.2g} ×"), mean(seconds, "{:.0f}")]
+        cells = [row.label, price[row.label], mean(seconds, "{:.0f}")]
         cells += [percent(values(results, row.label, name)) for name in shown]
         cells += [str(len(seeds(results, row.label))), *say(over)]
         if "parameters" in head:
@@ -162,6 +169,13 @@ COLUMNS = {
     "test_ece": "calibration error (%)",
     "forgetting": "forgetting (points)",
 }
+
+
+def prices(results: dict[str, Any], done: list[Row]) -> dict[str, str]:
+    """Gradients of each row, relative to those of the first."""
+    found = {row.label: values(results, row.label, "gradients") for row in done}
+    unit = next((float(it[0]) for it in found.values() if len(it)), 1.0)
+    return {label: mean(it / unit, "{:.2g} ×") for label, it in found.items()}
 
 
 def mean(numbers: np.ndarray, pattern: str) -> str:
@@ -210,15 +224,14 @@ def claims_table(question: Question, results: dict[str, Any]) -> str:
 def figure(results: dict[str, Any]) -> Figure:
     """Final accuracies: of each row, or over the question's number."""
     question = QUESTIONS[results["question"]]
+    if question.width:
+        return maps(cells_by_method(question, results), question.x)
     done = [row for row in question.rows if seeds(results, row.label)]
     lines = {row.line for row in done} if question.x else done
     height = 1.5 + 0.28 * max(16 if question.x else 5, len(lines))
     drawn = Figure(figsize=(8, height), layout="constrained")
     axes: Any = drawn.subplots()
-    if question.width:
-        draw_map(axes, cells_by_method(question, results))
-        axes.set_xlabel(f"{question.x}; bold: within a point of the method's best")
-    elif question.x:
+    if question.x:
         draw_lines(axes, results, done)
         axes.set_xlabel(question.x)
         drawn.legend(
@@ -263,25 +276,48 @@ def widths_table(question: Question, results: dict[str, Any]) -> str:
     return reports.markdown(head, lines)
 
 
-def draw_map(axes: Any, methods: dict[str, Cells]) -> None:
+def maps(methods: dict[str, Cells], x: str) -> Figure:
+    """A map for each method, over the number and what else tells its lines apart."""
+    numbers = sorted({at[1] for cells in methods.values() for at in cells})
+    highest = max((max(cells.values()) for cells in methods.values()), default=100.0)
+    tallest = max((len(lines_of(cells)) for cells in methods.values()), default=1)
+    beside = tallest >= len(numbers)  # one map beside the other, or below it
+    shape = (1, len(methods) or 1) if beside else (len(methods) or 1, 1)
+    size = (4 + 2 * shape[1], 1.5 + (0.4 * tallest + 0.3) * shape[0])
+    drawn = Figure(figsize=size, layout="constrained")
+    grid = drawn.subplots(*shape, sharex=True, sharey=beside, squeeze=False)
+    for axes, (method, cells) in zip(grid.flat, methods.items(), strict=False):
+        draw_map(axes, method, cells, numbers, highest)
+    shown = "final test accuracy (%), bold within a point of the method's best"
+    drawn.supxlabel(f"{x}; {shown}", fontsize="small")
+    return drawn
+
+
+def lines_of(cells: Cells) -> list[str]:
+    """The lines of a map, from the top."""
+    return list(dict.fromkeys(line for line, _ in cells))
+
+
+def draw_map(
+    axes: Any, method: str, cells: Cells, numbers: list[float], highest: float
+) -> None:
     """Accuracy of each cell; bold within a point of its method's best."""
-    places = [at for cells in methods.values() for at in cells]
-    lines = list(dict.fromkeys(line for line, _ in places))
-    numbers = sorted({x for _, x in places})
+    lines = lines_of(cells)
+    bold = near(cells, max(cells.values()))
     image = np.full((len(lines), len(numbers)), np.nan)
-    for cells in methods.values():
-        bold = near(cells, max(cells.values()))
-        for at, accuracy in cells.items():
-            row, column = lines.index(at[0]), numbers.index(at[1])
-            image[row, column] = accuracy
-            weight = "bold" if at in bold else "normal"
-            options = {"ha": "center", "va": "center", "weight": weight}
-            axes.text(column, row, f"{accuracy:.1f}", **options)
+    for at, accuracy in cells.items():
+        row, column = lines.index(at[0]), numbers.index(at[1])
+        image[row, column] = accuracy
+        options = {"ha": "center", "va": "center", "fontsize": "small"}
+        weight = "bold" if at in bold else "normal"
+        axes.text(column, row, f"{accuracy:.1f}", weight=weight, **options)
     # Below ten points less than the best, all cells have one color.
-    low = np.nanmax(image) - 10 if places else None
-    axes.imshow(image, cmap="YlGn", alpha=0.6, aspect="auto", vmin=low)
-    axes.set_xticks(range(len(numbers)), [f"{x:g}" for x in numbers])
-    axes.set_yticks(range(len(lines)), lines)
+    colors = {"cmap": "YlGn", "vmin": highest - 10, "vmax": highest}
+    axes.imshow(image, alpha=0.6, aspect="auto", **colors)
+    axes.set_xticks(range(len(numbers)), [f"{number:g}" for number in numbers])
+    short = [line.removeprefix(f"{method}, ") for line in lines]
+    axes.set_yticks(range(len(lines)), short)
+    axes.set_title(method, fontsize="medium")
 
 
 def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
@@ -302,8 +338,10 @@ def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
             capsize=3,
             color=style["color"],
         )
-    axes.set_yticks(range(len(ordered)), ordered)
-    axes.set_xlabel("final test accuracy (%); bars: 95 %")
+    price = prices(results, done)
+    named = [f"{label} ({price[label]})" for label in ordered]
+    axes.set_yticks(range(len(ordered)), named)
+    axes.set_xlabel("final test accuracy (%); bars: 95 %; in brackets: gradients")
     axes.grid(axis="x", alpha=0.3)
 
 

@@ -89,7 +89,7 @@ def shares() -> tuple[Row, ...]:
 def question(percent: int) -> Question:
     """Question 3, with or without wrong labels."""
     return Question(
-        about=f"Lookbehind at the price of SGD, with {percent} % wrong labels?",
+        about=f"Climbing at the price of SGD, with {percent} % wrong labels",
         config=dataclasses.replace(NOISY, learning_rate=0.1, label_noise=percent / 100),
         train=10_000,
         rows=shares(),

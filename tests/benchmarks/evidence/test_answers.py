@@ -61,9 +61,14 @@ def ask(monkeypatch):
     ],
 )
 def test_the_title_says_what_was_learned(name, setting):
-    asked, learned = answers.title({"question": name}).splitlines()
+    rows = QUESTIONS[name].rows
+    runs = {row.label: {"seeds": {"0": {}}} for row in rows}
+    asked, learned = answers.title({"question": name, "rows": runs}).splitlines()
     assert asked == QUESTIONS[name].about
-    assert learned == f"{setting}; ± is a standard deviation over seeds"
+    assert learned == f"{setting}; n = 1"
+    runs[rows[0].label] = {"seeds": {"0": {}, "1": {}, "2": {}}}
+    learned = answers.title({"question": name, "rows": runs})
+    assert learned.endswith("; n = 1 to 3, ± is a standard deviation over seeds")
 
 
 def test_a_difference_is_of_the_paired_test():
@@ -136,7 +141,7 @@ def test_pictures(ask, x):
         ]
     else:
         labels = [text.get_text() for text in axes.get_yticklabels()]
-        assert labels == ["SGD", "SAM", "ASAM"]  # the best on top
+        assert labels == ["SGD (1 ×)", "SAM (2 ×)", "ASAM (1 ×)"]  # the best on top
 
 
 def test_a_map_of_what_is_within_a_point_of_the_best(ask):
@@ -154,13 +159,21 @@ def test_a_map_of_what_is_within_a_point_of_the_best(ask):
     assert "| SAM | 80.0 | SAM, k = 1, ρ = 0.2 | 2 | 0 | 3 |" in shown
     at = f"{ours}, k = 2, ρ = 0.4"
     assert f"| {ours} | 81.0 | {at} | 1 | 1 | 2 |" in shown
-    (axes,) = answers.figure(found).axes
-    weights = {(it.get_text(), it.get_weight()) for it in axes.texts}
-    bold = {(it, "bold") for it in ("79.5", "80.0", "81.0")}
-    assert weights == bold | {("70.0", "normal"), ("79.5", "normal")}
-    image = axes.images[0].get_array()
-    assert image.shape == (3, 3)
+    drawn = answers.figure(found)
+    assert "ρ; final test accuracy (%)" in drawn.get_supxlabel()
+    sam, lookbehind = drawn.axes
+    for axes, method in ((sam, "SAM"), (lookbehind, ours)):
+        assert axes.get_title() == method
+    weights = {(it.get_text(), it.get_weight()) for it in sam.texts}
+    assert weights == {("79.5", "bold"), ("80.0", "bold"), ("70.0", "normal")}
+    weights = {(it.get_text(), it.get_weight()) for it in lookbehind.texts}
+    assert weights == {("81.0", "bold"), ("79.5", "normal")}
+    assert [it.get_text() for it in lookbehind.get_yticklabels()] == ["k = 2", "k = 5"]
+    image = lookbehind.images[0].get_array()
+    assert image.shape == (2, 3)
     assert np.ma.getmaskarray(np.ma.masked_invalid(image)).sum() == 4
+    shades = [it.images[0].get_clim() for it in drawn.axes]
+    assert shades[0] == shades[1] == (71, 81)
 
 
 def test_runs_that_diverged(ask):
