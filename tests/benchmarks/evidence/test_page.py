@@ -157,6 +157,10 @@ def test_the_best_cells():
         assert max(cells, key=lambda label: cells[label]) == (
             f"{method}, η = {eta:g}, kρ = {reach:g}"
         )
+    rate, reach = BEST_CELLS["SAM"]
+    assert f"lb.sam(base({rate:g}), rho={reach:g})" in PAGE
+    rate, reach = BEST_CELLS["Lookbehind-SAM"]
+    assert f"lb.lookbehind_sam(base({rate:g}), rho={reach / 2:g}, k=2" in PAGE
     assert set(BEST) == {"SGD", *BEST_CELLS}
     sgd = accuracies("SGD")
     assert max(sgd, key=lambda label: sgd[label]) == "SGD, η = 0.24"
