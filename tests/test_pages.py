@@ -20,7 +20,7 @@ def blocks(page):
 def test_pages_have_examples():
     without = {page.stem for page in PAGES if not blocks(page)}
     about = {"changelog", "citing", "contributing", "security", "policy", "questions"}
-    assert without == {"choose", "protocol", *about}
+    assert without == {"protocol", *about}
 
 
 @pytest.mark.parametrize("page", each(PAGES, PAGES[:1]), ids=lambda page: page.name)
