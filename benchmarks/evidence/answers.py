@@ -280,12 +280,14 @@ def maps(methods: dict[str, Cells], x: str) -> Figure:
     """A map for each method, over the number and what else tells its lines apart."""
     numbers = sorted({at[1] for cells in methods.values() for at in cells})
     highest = max((max(cells.values()) for cells in methods.values()), default=100.0)
-    tallest = max((len(lines_of(cells)) for cells in methods.values()), default=1)
+    names = {tuple(lines_of(cells, method)) for method, cells in methods.items()}
+    tallest = max(map(len, names), default=1)
     beside = tallest >= len(numbers)  # one map beside the other, or below it
     shape = (1, len(methods) or 1) if beside else (len(methods) or 1, 1)
     size = (4 + 2 * shape[1], 1.5 + (0.4 * tallest + 0.3) * shape[0])
     drawn = Figure(figsize=size, layout="constrained")
-    grid = drawn.subplots(*shape, sharex=True, sharey=beside, squeeze=False)
+    same = {"sharex": True, "sharey": beside and len(names) == 1}
+    grid = drawn.subplots(*shape, **same, squeeze=False)
     for axes, (method, cells) in zip(grid.flat, methods.items(), strict=False):
         draw_map(axes, method, cells, numbers, highest)
     shown = "final test accuracy (%), bold within a point of the method's best"
@@ -293,30 +295,31 @@ def maps(methods: dict[str, Cells], x: str) -> Figure:
     return drawn
 
 
-def lines_of(cells: Cells) -> list[str]:
-    """The lines of a map, from the top."""
-    return list(dict.fromkeys(line for line, _ in cells))
+def lines_of(cells: Cells, method: str) -> list[str]:
+    """The lines of a method's map, from the top."""
+    lines = dict.fromkeys(line for line, _ in cells)
+    return [line.removeprefix(f"{method}, ") for line in lines]
 
 
 def draw_map(
     axes: Any, method: str, cells: Cells, numbers: list[float], highest: float
 ) -> None:
     """Accuracy of each cell; bold within a point of its method's best."""
-    lines = lines_of(cells)
+    lines = lines_of(cells, method)
     bold = near(cells, max(cells.values()))
     image = np.full((len(lines), len(numbers)), np.nan)
-    for at, accuracy in cells.items():
-        row, column = lines.index(at[0]), numbers.index(at[1])
+    for (line, x), accuracy in cells.items():
+        row = lines.index(line.removeprefix(f"{method}, "))
+        column = numbers.index(x)
         image[row, column] = accuracy
         options = {"ha": "center", "va": "center", "fontsize": "small"}
-        weight = "bold" if at in bold else "normal"
+        weight = "bold" if (line, x) in bold else "normal"
         axes.text(column, row, f"{accuracy:.1f}", weight=weight, **options)
     # Below ten points less than the best, all cells have one color.
     colors = {"cmap": "YlGn", "vmin": highest - 10, "vmax": highest}
     axes.imshow(image, alpha=0.6, aspect="auto", **colors)
     axes.set_xticks(range(len(numbers)), [f"{number:g}" for number in numbers])
-    short = [line.removeprefix(f"{method}, ") for line in lines]
-    axes.set_yticks(range(len(lines)), short)
+    axes.set_yticks(range(len(lines)), lines)
     axes.set_title(method, fontsize="medium")
 
 
@@ -362,9 +365,6 @@ def draw_lines(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
         axes.plot(places, means, label=line, **style)
         for place, of_seeds in zip(places, points, strict=True):
             axes.plot([place] * len(of_seeds), of_seeds, ".", color=style["color"])
-    numbers = [row.x for of_line in lines.values() for row in of_line]
-    if max(numbers, default=1) > 10 * min(numbers, default=1):
-        axes.set_xscale("log")
     axes.set_ylabel("final test accuracy (%); dots: seeds")
     axes.grid(alpha=0.3)
 
