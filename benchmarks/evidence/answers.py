@@ -286,8 +286,8 @@ def maps(methods: dict[str, Cells], x: str) -> Figure:
     shape = (1, len(methods) or 1) if beside else (len(methods) or 1, 1)
     size = (4 + 2 * shape[1], 1.5 + (0.4 * tallest + 0.3) * shape[0])
     drawn = Figure(figsize=size, layout="constrained")
-    same = {"sharex": True, "sharey": beside and len(names) == 1}
-    grid = drawn.subplots(*shape, **same, squeeze=False)
+    same = beside and len(names) == 1
+    grid = drawn.subplots(*shape, sharex=True, sharey=same, squeeze=False)
     for axes, (method, cells) in zip(grid.flat, methods.items(), strict=False):
         draw_map(axes, method, cells, numbers, highest)
     shown = "final test accuracy (%), bold within a point of the method's best"
