@@ -120,13 +120,13 @@ def between(numbers: list[int]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The question's rows, and its claims."""
+    """The question's rows, and its claims; of a map, what it shows comes first."""
     question = QUESTIONS[results["question"]]
     parts = [rows_table(question, results)]
-    if question.width:
-        parts.append(widths_table(question, results))
     if question.claims:
         parts.append(claims_table(question, results))
+    if question.width:
+        parts = [widths_table(question, results), *reversed(parts)]
     parts.append("Intervals are of 95 %; p is corrected by Holm's method.")
     return "\n\n".join(parts)
 
