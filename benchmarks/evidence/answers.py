@@ -269,9 +269,9 @@ def widths_table(question: Question, results: dict[str, Any]) -> str:
     head = ["", "best (%)", "at", *within]
     lines = []
     for method, cells in methods.items():
-        line, x = best = max(cells, key=lambda at: cells[at])
+        best = max(cells, key=lambda at: cells[at])
         count = [str(len(near(cells, it))) for it in (cells[best], highest)]
-        at = f"{line}, {question.x} = {x:g}"
+        (at,) = (row.label for row in question.rows if (row.line, row.x) == best)
         lines.append([method, f"{cells[best]:.1f}", at, *count, str(len(cells))])
     return reports.markdown(head, lines)
 

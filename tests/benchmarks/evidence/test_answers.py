@@ -156,8 +156,8 @@ def test_a_map_of_what_is_within_a_point_of_the_best(ask):
     others = {f"{ours}, 0.4": [0.8, 0.82], f"{ours}, k = 5": [0.795]}
     found = results(**accuracies, **others)
     shown = answers.table(found)
-    assert "| SAM | 80.0 | SAM, k = 1, ρ = 0.2 | 2 | 0 | 3 |" in shown
-    at = f"{ours}, k = 2, ρ = 0.4"
+    assert "| SAM | 80.0 | SAM, 0.2 | 2 | 0 | 3 |" in shown
+    at = f"{ours}, 0.4"
     assert f"| {ours} | 81.0 | {at} | 1 | 1 | 2 |" in shown
     drawn = answers.figure(found)
     assert "ρ; final test accuracy (%)" in drawn.get_supxlabel()

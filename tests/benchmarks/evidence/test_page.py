@@ -18,11 +18,11 @@ def mean(label, name="test_accuracy"):
 
 
 FACTS = {
-    "SGD {:.0f} → SAM {:.0f}, Lookbehind {:.0f}": ["SGD", "SAM", "Lookbehind-SAM"],
     "{:.0f} % with SAM in the last 20 or 30 %": ["SAM, late, own anneal, 0.2"],
-    "{:.0f} % with SAM in the last 20 or 30 % |": ["SAM, late, own anneal, 0.3"],
-    "twice or three times as long is worse: {:.0f} % for both": ["SGD, 2 × the epochs"],
-    "three times as long is worse: {:.0f} % for both": ["SGD, 3 × the epochs"],
+    "{:.0f} % with SAM in the last 20 or 30 %, SGD [{:.0f}]": [
+        "SAM, late, own anneal, 0.3",
+        "SGD",
+    ],
     "end at an accuracy of {:.0f}, {:.0f} and {:.0f} %": [
         "SAM, late, one anneal, 0.3",
         "SAM, early, 0.3",
@@ -51,17 +51,34 @@ def test_sgd_and_sam(sentence, name):
     assert sentence.format(mean("SGD", name), mean("SAM", name)) in PAGE
 
 
-def test_early_stopping():
-    best = [mean(label, "best_test_accuracy") for label in ("SGD", "SAM")]
-    best.append(mean("Lookbehind-SAM", "best_test_accuracy"))
-    sentence = "SGD reaches {:.0f} %, SAM {:.0f} % and Lookbehind-SAM {:.0f} %"
-    assert sentence.format(*best) in PAGE
-
-
 def test_the_share_of_the_gain_that_a_late_phase_keeps():
     sgd, whole = mean("SGD"), mean("Lookbehind-SAM")
     share = 100 * (mean("SAM, late, own anneal, 0.3") - sgd) / (whole - sgd)
-    assert f"keep {share:.0f} % of Lookbehind's gain" in PAGE
+    assert f"they keep {share:.0f} % of the gain that Lookbehind has" in PAGE
+
+
+LATE = " ".join(Path("docs/evidence/late-phases.md").read_text().split())
+
+
+def test_what_the_end_its_anneal_and_its_climbs_give():
+    sgd, two = mean("SGD"), mean("SGD, two anneals")
+    early = mean("SAM, early, two anneals, 0.3")
+    own, one = (
+        [mean(f"SAM, late, {anneal}, {share}") - sgd for share in (0.2, 0.3)]
+        for anneal in ("own anneal", "one anneal")
+    )
+    assert (
+        "climbs with their own anneal gain {:.0f} to {:.0f} points".format(*own) in LATE
+    )
+    assert f"anneal without climbs {two - sgd:.0f} points, late climbs" in LATE
+    assert "late climbs without it {:.0f} to {:.0f}, and".format(*one) in LATE
+    assert f"with two anneals, SAM ends at {early:.0f} %" in LATE
+    late, spread = (
+        [mean(f"SAM, {way}, {share}") for share in (0.1, 0.2, 0.3, 0.5)]
+        for way in ("late, one anneal", "spread evenly")
+    )
+    assert max(abs(a - b) for a, b in zip(late, spread, strict=True)) < 1
+    assert f"{late[2]:.1f} and {spread[2]:.1f} % for 30 %" in LATE
 
 
 TUNED = json.loads(Path("benchmarks/results/evidence/noise-40.json").read_text())
@@ -92,15 +109,13 @@ def best_of_grid(label):
 def test_with_the_best_rate_and_radius():
     sgd = searched("SGD").mean()
     sam, lookbehind = best_of_grid("SAM").mean(), best_of_grid("Lookbehind-SAM").mean()
-    sentence = f"SGD {sgd:.0f} → SAM {sam:.0f}, Lookbehind {lookbehind:.0f} ([best"
-    assert sentence in PAGE
     assert f"{sam:.0f}" == f"{lookbehind:.0f}"
-    assert f"ends at [{sgd:.0f} %](docs/evidence/noise.md) test accuracy" in README
+    assert f"{sam:.0f} % for both, in [50 epochs]" in PAGE
+    assert f"where SGD at its best rate ends at {sgd:.0f};" in PAGE
+    assert f"ends after 50 epochs at [{sgd:.0f} %](docs/evidence/noise.md)" in README
     assert f"with SGD, and at {sam:.0f} with SAM and with Lookbehind-SAM" in README
-    flat = [mean(label) for label in ("SGD", "SAM", "Lookbehind-SAM")]
-    longer = mean("SGD, 3 × the epochs")
-    assert "[{:.0f}, {:.0f} and {:.0f}]".format(*flat) in README
-    assert f"SGD for three times the epochs at {longer:.0f}" in README
+    ends = mean("SGD"), mean("SAM, late, own anneal, 0.3")
+    assert "takes SGD [from {:.0f} to {:.0f} %]".format(*ends) in README
 
 
 def test_ten_random_trials_beside_the_grid():
@@ -142,6 +157,13 @@ def test_how_wide_the_good_range_is():
     ours, sam, multistep = (sum(a < sgd for a in it.values()) for it in grid)
     sentence = f"{sam} of SAM's 25 cells, {multistep} of Multistep-SAM's and {ours} of"
     assert sentence in RANGE
+    stopped = [
+        100 * GRID[f"SGD, η = {eta}"]["0"]["best_test_accuracy"]
+        for eta in ("0.015", "0.03")
+    ]
+    assert [f"{it:.0f}" for it in stopped] == ["82", "82"]
+    for page in (RANGE, SEARCHED):
+        assert "best epoch is at 82 %" in page
     lower = accuracies("SGD")["SGD, η = 0.12"]
     assert f"ends at {sgd:.0f} % with 0.24, at {lower:.0f} % with 0.12" in RANGE
     best = [max(a for n, a in it.items() if "η = 0.12," in n) for it in grid]
@@ -167,7 +189,7 @@ def test_the_best_cells():
     over = best_of_grid("Lookbehind-SAM") - best_of_grid("SAM")
     assert len(over) == 10
     climb = best_of_grid("SAM") - best_of_grid("SGD")
-    assert f"A climb is worth {climb.mean():.0f} points" in RANGE
+    assert f"In 50 epochs, a climb is worth {climb.mean():.0f} points" in RANGE
     best = searched("SGD").mean()
     over_best = best_of_grid("SAM").mean() - best
     assert f"and {over_best:.0f} over the {best:.0f} % of SGD at the rate" in RANGE
@@ -212,10 +234,6 @@ def test_what_is_memorized_with_searched_hyperparameters():
     ]
     sentence = "SGD is at {:.0f} %, SAM at {:.0f} % and Lookbehind-SAM at {:.0f} %"
     assert sentence.format(*best) in SEARCHED
-    sentence = "with rate and radius searched, {:.0f}, {:.0f} and {:.0f}"
-    assert sentence.format(*best) in PAGE
-    both = best[0], mean("SGD", "best_test_accuracy")
-    assert "by clean labels, SGD is at {:.0f} and {:.0f}:".format(*both) in README
     before = mean("SGD", "flipped_accuracy")
     sentence = f"{sgd:.0f} % of the wrong labels instead of {before:.0f} %"
     assert sentence in SEARCHED
