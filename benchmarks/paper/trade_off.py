@@ -57,7 +57,9 @@ def figure(results: dict[str, Any]) -> Any:
             jnp.array(point["loss"]),
             jnp.array([perturbed]),
         )
-    return measure.plot_trade_off(lines)
+    drawn = measure.plot_trade_off(lines)
+    drawn.axes[0].set_yscale("log")  # from a memorized set to one hardly learned
+    return drawn
 
 
 def run(networks: Networks) -> dict[str, Any]:
