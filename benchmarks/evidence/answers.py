@@ -101,21 +101,23 @@ def title(results: dict[str, Any]) -> str:
     """The question, and what all runs have in common."""
     question = QUESTIONS[results["question"]]
     config = question.config
+    done = [row for row in question.rows if seeds(results, row.label)]
     if isinstance(config, Lifelong):
         learned = report.stream(dataclasses.asdict(config))
     else:
         trained = reports.trained(config.dataset, question.train, config.model)
-        lengths = [row.options.get("epochs", config.epochs) for row in question.rows]
+        lengths = [row.options.get("epochs", config.epochs) for row in done]
         learned = f"{trained}, {between(lengths)} epochs"
-    runs = [len(seeds(results, row.label)) for row in question.rows]
-    n = between([count for count in runs if count])
-    spread = ", ± is a standard deviation over seeds" if max(runs) > 1 else ""
-    return f"{question.about}\n{learned}; n = {n or 0}{spread}"
+    runs = [len(seeds(results, row.label)) for row in done]
+    spread = (
+        ", ± is a standard deviation over seeds" if max(runs, default=0) > 1 else ""
+    )
+    return f"{question.about}\n{learned}; n = {between(runs)}{spread}"
 
 
 def between(numbers: list[int]) -> str:
-    """The lowest and the highest, or the only one."""
-    ends = sorted(set(numbers))
+    """The lowest and the highest, the only one, or 0 of none."""
+    ends = sorted(set(numbers)) or [0]
     return " to ".join(str(it) for it in dict.fromkeys((*ends[:1], *ends[-1:])))
 
 
