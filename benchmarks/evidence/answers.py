@@ -54,7 +54,7 @@ def difference(results: dict[str, Any], row: str, over: str) -> Difference | Non
     ours, theirs = seeds(results, row), seeds(results, over)
     points = [
         100 * (ours[seed]["test_accuracy"] - theirs[seed]["test_accuracy"])
-        for seed in ours.keys() & theirs.keys()
+        for seed in sorted(ours.keys() & theirs.keys())  # as sums depend on the order
     ]
     if len(points) < 2 or np.ptp(points) == 0:
         return None

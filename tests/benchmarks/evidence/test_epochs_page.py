@@ -32,6 +32,12 @@ def sam(rho, epochs):
     return mean(f"SAM, η = 0.03, ρ = {rho}, {epochs} epochs")
 
 
+def shown():
+    """The cells of the rows of tables, as they are beside the result."""
+    lines = Path("benchmarks/results/evidence/budget-40.md").read_text().splitlines()
+    return [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+
+
 def grid(label):
     return 100 * rows("rates")[label]["seeds"]["0"]["test_accuracy"]
 
@@ -75,6 +81,11 @@ def test_what_the_number_of_epochs_gives():
 def test_what_a_climb_adds():
     sgd, best, ours = mean(BEST_SGD), mean(BEST_SAM), mean(BEST_LOOKBEHIND)
     assert f"**A climb adds {best - sgd:.1f} points to that.**" in PAGE
+    (claim,) = (it for it in shown() if it[0].startswith("SAM is above SGD, both"))
+    low, high = claim[3].split(" to ")
+    sentence = "The interval is {:.1f} to {:.1f}, and after Holm's correction p is {}"
+    assert sentence.format(float(low), float(high), claim[4]) in PAGE
+    assert claim[6] == "not shown"
     half, quarter, eighth = (
         [
             max(
