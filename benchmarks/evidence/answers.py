@@ -117,8 +117,8 @@ def title(results: dict[str, Any]) -> str:
 
 def between(numbers: list[int]) -> str:
     """The lowest and the highest, the only one, or 0 of none."""
-    ends = sorted(set(numbers)) or [0]
-    return " to ".join(str(it) for it in dict.fromkeys((*ends[:1], *ends[-1:])))
+    ends = {min(numbers, default=0), max(numbers, default=0)}
+    return " to ".join(map(str, sorted(ends)))
 
 
 def table(results: dict[str, Any]) -> str:
@@ -285,7 +285,8 @@ def maps(methods: dict[str, Cells], x: str) -> Figure:
     names = {tuple(lines_of(cells, method)) for method, cells in methods.items()}
     tallest = max(map(len, names), default=1)
     beside = tallest >= len(numbers)  # one map beside the other, or below it
-    shape = (1, len(methods) or 1) if beside else (len(methods) or 1, 1)
+    count = max(1, len(methods))
+    shape = (1, count) if beside else (count, 1)
     size = (4 + 2 * shape[1], 1.5 + (0.4 * tallest + 0.3) * shape[0])
     drawn = Figure(figsize=size, layout="constrained")
     same = beside and len(names) == 1
@@ -298,7 +299,7 @@ def maps(methods: dict[str, Cells], x: str) -> Figure:
 
 
 def lines_of(cells: Cells, method: str) -> list[str]:
-    """The lines of a method's map, from the top."""
+    """What tells the lines of a method's map apart, from the top."""
     lines = dict.fromkeys(line for line, _ in cells)
     return [line.removeprefix(f"{method}, ") for line in lines]
 
@@ -307,12 +308,11 @@ def draw_map(
     axes: Any, method: str, cells: Cells, numbers: list[float], highest: float
 ) -> None:
     """Accuracy of each cell; bold within a point of its method's best."""
-    lines = lines_of(cells, method)
+    lines = list(dict.fromkeys(line for line, _ in cells))
     bold = near(cells, max(cells.values()))
     image = np.full((len(lines), len(numbers)), np.nan)
     for (line, x), accuracy in cells.items():
-        row = lines.index(line.removeprefix(f"{method}, "))
-        column = numbers.index(x)
+        row, column = lines.index(line), numbers.index(x)
         image[row, column] = accuracy
         options = {"ha": "center", "va": "center", "fontsize": "small"}
         weight = "bold" if (line, x) in bold else "normal"
@@ -321,7 +321,7 @@ def draw_map(
     colors = {"cmap": "YlGn", "vmin": highest - 10, "vmax": highest}
     axes.imshow(image, alpha=0.6, aspect="auto", **colors)
     axes.set_xticks(range(len(numbers)), [f"{number:g}" for number in numbers])
-    axes.set_yticks(range(len(lines)), lines)
+    axes.set_yticks(range(len(lines)), lines_of(cells, method))
     axes.set_title(method, fontsize="medium")
 
 

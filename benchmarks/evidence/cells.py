@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import filelock
 import jax
-from scipy.stats import qmc
 
 from benchmarks.evidence import images
 from benchmarks.evidence import streams
@@ -126,6 +125,7 @@ def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
 def draw(question: Question, row: Row, number: int) -> dict[str, Any]:
     """The parameters of a trial: the same rate and ρ for every row that has them."""
     import optuna  # here, so that cells that search nothing don't need it
+    from scipy.stats import qmc
 
     from examples.search import space
     from examples.search.study import random_sampler

@@ -50,14 +50,6 @@ def late(label: str, share: float) -> dict[str, Options]:
     }
 
 
-def early_with_two_anneals(share: float) -> Row:
-    """A late phase turned round: SAM first, then SGD, each with its anneal."""
-    label = "SAM, early, two anneals"
-    phases = (f"sam until {share:g}", "base until 1")
-    options = {**UNTUNED["SAM"], "phases": phases, "anneal": "each"}
-    return Row(f"{label}, {share:g}", options, line=label, x=share)
-
-
 def shares() -> tuple[Row, ...]:
     """Question 3's rows: none, all, and each share in each way."""
     rows = [Row("SGD", SGD)]
@@ -67,7 +59,10 @@ def shares() -> tuple[Row, ...]:
     ]
     halves = ("base until 0.7", "base until 1")
     rows.append(Row("SGD, two anneals", {"phases": halves, "anneal": "each"}))
-    rows.append(early_with_two_anneals(0.3))
+    early = ("sam until 0.3", "base until 1")  # a late phase turned round
+    options = {**UNTUNED["SAM"], "phases": early, "anneal": "each"}
+    label = "SAM, early, two anneals"
+    rows.append(Row(f"{label}, 0.3", options, line=label, x=0.3))
     rows += [
         Row(label, {"optimizer": NAMES[label], **own}, x=1)
         for label, own in UNTUNED.items()
