@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.evidence import answers
 from benchmarks.evidence.radius import BEST as BEST_CELLS
 
 PAGE = " ".join(Path("docs/choose.md").read_text().split())
@@ -75,6 +76,7 @@ def test_what_the_end_its_anneal_and_its_climbs_give():
     sentence = f"climbs in the first 30 %, with two anneals, {early - sgd:.0f}."
     assert sentence in LATE
     assert f"early climbs at {mean('SAM, early, 0.3'):.1f}." in LATE
+    assert f"with a climb (SAM {mean('SAM', 'test_ece'):.0f} %)" in LATE
     late, spread = (
         [mean(f"SAM, {way}, {share}") for share in (0.1, 0.2, 0.3, 0.5)]
         for way in ("late, one anneal", "spread evenly")
@@ -92,12 +94,12 @@ def searched(label, name="test_accuracy"):
     return 100 * np.array([seed[name] for seed in seeds])
 
 
+def read_all(name):
+    return json.loads(Path(f"benchmarks/results/evidence/{name}.json").read_text())
+
+
 def read(name):
-    path = Path(f"benchmarks/results/evidence/{name}.json")
-    return {
-        label: row["seeds"]
-        for label, row in json.loads(path.read_text())["rows"].items()
-    }
+    return {label: row["seeds"] for label, row in read_all(name)["rows"].items()}
 
 
 GRID, BEST = read("rates"), read("rates-best")
@@ -195,7 +197,15 @@ def test_the_best_cells():
     best = searched("SGD").mean()
     over_best = best_of_grid("SAM").mean() - best
     assert f"and {over_best:.0f} over the {best:.0f} % of SGD at the rate" in RANGE
-    assert f"With ten seeds it is {over.mean():.2f} points" in RANGE
+    found = answers.difference(read_all("rates-best"), "Lookbehind-SAM", "SAM")
+    assert found is not None
+    interval = f"(95 %: {found.low:.2f} to {found.high:+.2f})"
+    assert f"With ten seeds it is {over.mean():.2f} points above {interval}" in RANGE
+    learned = [
+        100 * np.mean([seed["flipped_accuracy"] for seed in BEST[label].values()])
+        for label in ("SGD", "SAM")
+    ]
+    assert "at the best of the grid, {:.0f} and {:.0f} %.".format(*learned) in PAGE
     multistep = best_of_grid("Lookbehind-SAM") - best_of_grid("Multistep-SAM")
     assert len(multistep) == 10
     sentence = f"{multistep.mean():+.2f} points, in the mean of ten seeds"
@@ -212,6 +222,18 @@ def test_differences_with_searched_hyperparameters():
     assert f"{over.mean():.1f} points above SAM**, on every seed" in SEARCHED
     assert over.min() > 0
     assert f"difference is {abs((pullback - lookbehind).mean()):.2f} points" in SEARCHED
+    ours, pulled = (
+        TUNED["rows"][label]["trials"]
+        for label in ("Lookbehind-SAM", "Lookbehind-SAM, pullback")
+    )
+    lower = sorted(
+        100 * (trial["valid_accuracy"] - pulled[number]["valid_accuracy"])
+        for number, trial in ours.items()
+        if trial["params"]["learning_rate"] > 0.09
+    )
+    sentence = "rates above 0.09 pullback scored {:.1f} to {:.1f} points lower"
+    assert sentence.format(lower[0], lower[-1]) in SEARCHED
+    assert not any("failed" in trial for trial in ours.values())
     trials = TUNED["rows"]["SAM"]["trials"].values()
     radii = sorted(trial["params"]["rho"] for trial in trials)
     gap = f"a ρ between {radii[-3]:.2f} and {radii[-2]:.2f}, and only one a rate below"
