@@ -2,6 +2,7 @@
 
 from benchmarks.evidence import budget
 from benchmarks.evidence import cifar
+from benchmarks.evidence import epochs
 from benchmarks.evidence import lifelong
 from benchmarks.evidence import noise
 from benchmarks.evidence import price
@@ -14,10 +15,11 @@ QUESTIONS: dict[str, Question] = {
     "noise-40-convnet": noise.CONVNET,
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "budget-40": budget.QUESTION,
+    "epochs-40": epochs.QUESTION,
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
     "rates-best": radius.BEST_OF_RATES,
-    **{f"cifar-{epochs}": cifar.question(epochs) for epochs in cifar.LENGTHS},
+    **{f"cifar-{length}": cifar.question(length) for length in cifar.LENGTHS},
     "vit": transformer.QUESTION,
     "split-cifar100": lifelong.QUESTION,
 }

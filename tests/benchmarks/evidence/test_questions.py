@@ -53,7 +53,7 @@ def test_every_row_is_a_training_of_its_own(name):
 
 
 # Rows that are compared with one another alone.
-WITHOUT_A_PRICE = ("budget-40", "range", "rates", "rates-best")
+WITHOUT_A_PRICE = ("budget-40", "epochs-40", "range", "rates", "rates-best")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,17 @@ def test_nothing_of_the_budget_takes_more_gradients_than_50_epochs_of_sgd():
         assert row.x == pytest.approx(epochs * trained.gradients / 50, rel=0.05)
         assert row.label == f"{row.line}, {epochs} epochs"
         assert row.x <= 1
+
+
+def test_no_searched_number_of_epochs_takes_more_gradients_than_50_of_sgd():
+    question = QUESTIONS["epochs-40"]
+    for row in question.rows:
+        choices = parse(row.space)["epochs"].choices
+        dearest = {**cells.draw(question, row, 0), "epochs": max(choices)}
+        options = {**row.options, **dearest}
+        config = images.configure(question.config, options, Path("nowhere"), False)
+        (trained,) = Training(config, IMAGES).phases
+        assert max(choices) * trained.gradients == pytest.approx(50, rel=0.02)
 
 
 def test_every_learner_of_a_stream_can_be_made():
