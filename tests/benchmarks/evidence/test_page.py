@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evidence import answers
+from benchmarks.evidence import differences
 from benchmarks.evidence.radius import BEST as BEST_CELLS
 
 PAGE = " ".join(Path("docs/choose.md").read_text().split())
@@ -197,7 +197,7 @@ def test_the_best_cells():
     best = searched("SGD").mean()
     over_best = best_of_grid("SAM").mean() - best
     assert f"and {over_best:.0f} over the {best:.0f} % of SGD at the rate" in RANGE
-    found = answers.difference(read_all("rates-best"), "Lookbehind-SAM", "SAM")
+    found = differences.difference(read_all("rates-best"), "Lookbehind-SAM", "SAM")
     assert found is not None
     interval = f"(95 %: {found.low:.2f} to {found.high:+.2f})"
     assert f"With ten seeds it is {over.mean():.2f} points above {interval}" in RANGE

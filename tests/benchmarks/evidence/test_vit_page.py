@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.evidence import answers
+from benchmarks.evidence import differences
 
 PAGE = " ".join(Path("docs/evidence/vit.md").read_text().split())
 RESULTS = json.loads(Path("benchmarks/results/evidence/vit.json").read_text())
@@ -17,7 +17,7 @@ def mean(row, name):
 
 
 def test_the_difference_and_its_interval():
-    over = answers.difference(RESULTS, "SAM", "AdamW")
+    over = differences.difference(RESULTS, "SAM", "AdamW")
     assert over is not None
     assert over.n == 3
     assert f"it is {-over.mean:.1f} points lower in the mean of three seeds" in PAGE
