@@ -15,27 +15,39 @@ THRICE = "epochs=2,4,8,17"
 RADIUS = "rho=log:0.05:0.5"
 HALF_RADIUS = "rho=log:0.025:0.25"
 
-QUESTION = Question(
-    about="Which method, with 40 % wrong labels and a searched number of epochs?",
-    config=dataclasses.replace(NOISY, label_noise=0.4),
-    train=10_000,
-    rows=(
-        method("SGD", "base", ALONE),
-        method("SAM", "sam", TWICE, RADIUS),
-        method("Lookbehind-SAM", "lookbehind_sam", THRICE, HALF_RADIUS, k=2, alpha=0.5),
-        method("Multistep-SAM", "multistep_sam", THRICE, HALF_RADIUS, k=2),
-    ),
-    reference="SAM",
-    claims=(
-        Claim("A climb pays.", "SAM", "SGD"),
-        Claim("Lookbehind pays.", "Lookbehind-SAM", "SGD"),
-        Claim("Lookbehind adds to SAM.", "Lookbehind-SAM", "SAM"),
-        Claim(
-            "All gradients of the climb are worth more than its last one.",
-            "Lookbehind-SAM",
-            "Multistep-SAM",
+LEVELS = (40, 0)  # percent of wrong labels
+
+
+def question(percent: int) -> Question:
+    """The same search with wrong labels and without."""
+    return Question(
+        about=f"Which method, with {percent} % wrong labels and searched epochs?",
+        config=dataclasses.replace(NOISY, label_noise=percent / 100),
+        train=10_000,
+        rows=(
+            method("SGD", "base", ALONE),
+            method("SAM", "sam", TWICE, RADIUS),
+            method(
+                "Lookbehind-SAM",
+                "lookbehind_sam",
+                THRICE,
+                HALF_RADIUS,
+                k=2,
+                alpha=0.5,
+            ),
+            method("Multistep-SAM", "multistep_sam", THRICE, HALF_RADIUS, k=2),
         ),
-    ),
-    trials=24,
-    even=True,
-)
+        reference="SAM",
+        claims=(
+            Claim("A climb pays.", "SAM", "SGD"),
+            Claim("Lookbehind pays.", "Lookbehind-SAM", "SGD"),
+            Claim("Lookbehind adds to SAM.", "Lookbehind-SAM", "SAM"),
+            Claim(
+                "All gradients of the climb are worth more than its last one.",
+                "Lookbehind-SAM",
+                "Multistep-SAM",
+            ),
+        ),
+        trials=24,
+        even=True,
+    )

@@ -15,7 +15,7 @@ QUESTIONS: dict[str, Question] = {
     "noise-40-convnet": noise.CONVNET,
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "budget-40": budget.QUESTION,
-    "epochs-40": epochs.QUESTION,
+    **{f"epochs-{percent}": epochs.question(percent) for percent in epochs.LEVELS},
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
     "rates-best": radius.BEST_OF_RATES,
