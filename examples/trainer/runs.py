@@ -218,7 +218,7 @@ class Loop:
                 saved = Saved(state, records, so_far)
                 if step in (save_at, training.steps) or asked:
                     self.save(step, saved)
-                if asked and step < training.steps:
+                if asked:  # even after the last step, as another run may follow
                     self.checkpoints.wait()
                     name = signal.Signals(asked).name
                     raise Stopped(f"stopped by {name} and saved at step {step}")

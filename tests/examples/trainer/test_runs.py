@@ -351,6 +351,26 @@ def test_a_signal_saves_and_leaves(
     assert outcome(tmp_path / "stopped") == outcome(run)
 
 
+def test_a_signal_in_the_last_step_stops_as_well(
+    run, tmp_path, one_by_one, monkeypatch, capsys
+):
+    advance = Tiny.advance
+
+    def interrupted(self, state, start, stop):
+        if stop == self.steps:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(self, state, start, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tiny, "advance", interrupted)
+        status, said = program(patch, capsys, "--output", str(tmp_path / "stopped"))
+    assert status == 1
+    assert said.startswith("stopped by SIGTERM and saved at step 12.")
+    assert not (tmp_path / "stopped" / "summary.json").exists()
+    train(tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == outcome(run)
+
+
 def test_a_log_without_a_checkpoint_is_said(run, capsys):
     expected = outcome(run)
     (run / "summary.json").unlink()
