@@ -27,7 +27,7 @@ from examples.trainer import command
 from examples.trainer import folders
 from examples.trainer.provenance import provenance
 
-TRIAL_SEED = 1000  # no row is judged by it
+TRIAL_SEED = 1000  # of the first search; no row is judged by it
 
 
 class Cell(NamedTuple):
@@ -130,6 +130,7 @@ def draw(question: Question, row: Row, number: int) -> dict[str, Any]:
     from examples.search import space
     from examples.search.study import random_sampler
 
+    number += question.search * question.trials
     searched = space.parse(row.space)
     if question.even:  # by a Halton sequence, without its first point, the corner
         halton = qmc.Halton(len(searched), scramble=False)
@@ -153,7 +154,7 @@ def measure(
 ) -> dict[str, Any]:
     """The numbers of a cell; a training that diverges gets an accuracy of 0."""
     trial = cell.kind == "trials"
-    seed = TRIAL_SEED if trial else cell.number
+    seed = TRIAL_SEED + question.search if trial else cell.number
     options = {**cell.row.options, **params, "seed": seed}
     kind: Any = streams if isinstance(question.config, Lifelong) else images
     about = {"params": params, **provenance()}

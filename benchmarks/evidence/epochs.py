@@ -18,10 +18,11 @@ HALF_RADIUS = "rho=log:0.025:0.25"
 LEVELS = (40, 0)  # percent of wrong labels
 
 
-def question(percent: int) -> Question:
-    """The same search with wrong labels and without."""
+def question(percent: int, search: int = 0) -> Question:
+    """Searches with wrong labels and without."""
     return Question(
-        about=f"Which method, with {percent} % wrong labels and searched epochs?",
+        about=f"Which method, with {percent} % wrong labels and searched epochs?"
+        + f" Search {search + 1}" * (search > 0),
         config=dataclasses.replace(NOISY, label_noise=percent / 100),
         train=10_000,
         rows=(
@@ -50,4 +51,5 @@ def question(percent: int) -> Question:
         ),
         trials=24,
         even=True,
+        search=search,
     )

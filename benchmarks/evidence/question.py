@@ -58,6 +58,8 @@ class Question(NamedTuple):
       seeds: runs of each row with its best parameters.
       even: whether its trials are spread evenly over what is searched; drawn at random
         if not.
+      search: number of the search. Each has other trials, and another seed for them, so
+        that a second one shows how much was luck.
       searched: question whose search chose the parameters, if it isn't this one.
       x: what the number of a picture's rows is; a table's have none.
       width: whether it is asked how wide the range of the number is in which a line is
@@ -73,6 +75,7 @@ class Question(NamedTuple):
     trials: int = 10
     seeds: int = 10
     even: bool = False
+    search: int = 0
     searched: str = ""
     x: str = ""
     width: bool = False

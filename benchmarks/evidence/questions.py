@@ -16,6 +16,7 @@ QUESTIONS: dict[str, Question] = {
     **{f"price-{percent}": price.question(percent) for percent in price.LEVELS},
     "budget-40": budget.QUESTION,
     **{f"epochs-{percent}": epochs.question(percent) for percent in epochs.LEVELS},
+    "epochs-40-again": epochs.question(40, search=1),
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
     "rates-best": radius.BEST_OF_RATES,

@@ -118,6 +118,20 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     assert answer(tmp_path) == before
 
 
+def test_each_search_has_a_seed_of_its_own(monkeypatch, tmp_path):
+    seeds = []
+    monkeypatch.setattr(
+        cells.images,
+        "run",
+        lambda _, options, *rest: seeds.append(options["seed"]) or {},
+    )
+    for search in (0, 1):
+        for kind in ("trials", "seeds"):
+            question, cell = TINY._replace(search=search), cells.Cell(SAM, kind, 3)
+            cells.measure(question, cell, {}, data.load("digits"), tmp_path)
+    assert seeds == [1000, 3, 1001, 3]
+
+
 def test_seeds_wait_for_all_trials(tiny, tmp_path):
     kept = cells.Kept(tmp_path / "tiny.json", tmp_path / "lock")
     assert cells.parameters(TINY, SGD, kept) is None

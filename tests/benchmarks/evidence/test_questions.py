@@ -54,7 +54,7 @@ def test_every_row_is_a_training_of_its_own(name):
 
 # Rows that are compared with one another alone.
 WITHOUT_A_PRICE = (
-    *("budget-40", "epochs-40", "epochs-0"),
+    *("budget-40", "epochs-40", "epochs-0", "epochs-40-again"),
     *("range", "rates", "rates-best"),
 )
 
@@ -114,6 +114,14 @@ def test_no_searched_number_of_epochs_takes_more_gradients_than_50_of_sgd():
         config = images.configure(question.config, options, Path("nowhere"), False)
         (trained,) = Training(config, IMAGES).phases
         assert max(choices) * trained.gradients == pytest.approx(50, rel=0.02)
+
+
+def test_a_second_search_continues_the_first():
+    first, second = QUESTIONS["epochs-40"], QUESTIONS["epochs-40-again"]
+    assert second.rows == first.rows
+    for row in first.rows:
+        after = cells.draw(first, row, first.trials + 3)
+        assert cells.draw(second, row, 3) == after
 
 
 def test_every_learner_of_a_stream_can_be_made():
