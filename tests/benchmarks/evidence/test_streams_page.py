@@ -1,0 +1,72 @@
+"""The numbers of the page on streams of tasks are those of the results."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.evidence import answers
+from benchmarks.evidence import differences
+from benchmarks.evidence.questions import QUESTIONS
+
+NAME = "split-cifar100"
+PAGE = " ".join(Path("docs/evidence/streams.md").read_text().split())
+RESULTS = json.loads(Path(f"benchmarks/results/evidence/{NAME}.json").read_text())
+SGD, SAM, OURS = (f"{it}, replay" for it in ("SGD", "SAM", "Lookbehind-SAM"))
+
+
+def over(row, other):
+    found = differences.difference(RESULTS, row, other)
+    assert found is not None
+    return found
+
+
+def best_trial(label):
+    trials = RESULTS["rows"][label]["trials"].values()
+    return max(trials, key=lambda trial: trial["valid_accuracy"])
+
+
+def test_differences():
+    sam, sgd = over(OURS, SAM), over(OURS, SGD)
+    table = answers.claims_table(QUESTIONS[NAME], RESULTS).splitlines()
+    (claim,) = (it for it in table if f"{OURS} – {SAM} |" in it)
+    p = float(claim.split(" | ")[4])
+    assert abs(sam.low) < 0.05  # shown without its sign
+    assert (
+        f"{sam.mean:.1f} points more than SAM ({abs(sam.low):.1f} to {sam.high:.1f}; "
+        f"p = {p:.2f} after Holm's correction), on each of the three seeds, and "
+        f"{sgd.mean:.1f} more than SGD ({sgd.low:.1f} to {sgd.high:.1f})"
+    ) in PAGE
+    accuracies = [
+        differences.values(RESULTS, it, "test_accuracy") for it in (OURS, SAM)
+    ]
+    assert (accuracies[0] > accuracies[1]).all()
+    assert len(accuracies[0]) == 3
+    assert f"SAM is {over(SAM, SGD).mean:.1f} points above SGD" in PAGE
+
+
+def test_accuracies_and_forgetting():
+    means = [
+        100 * np.mean(differences.values(RESULTS, label, "test_accuracy"))
+        for label in (OURS, SAM, SGD)
+    ]
+    lifelong = " ".join(Path("docs/lifelong.md").read_text().split())
+    assert "is at {:.1f} %, SAM at {:.1f} and SGD at {:.1f},".format(*means) in lifelong
+    for label in (OURS, SAM, SGD):
+        lost = 100 * np.mean(differences.values(RESULTS, label, "forgetting"))
+        assert f"{lost:.0f}" == "11"
+    assert "is about the same for all, 11 points" in PAGE
+
+
+def test_what_the_trials_chose():
+    radii = [it["params"]["rho"] for it in RESULTS["rows"][OURS]["trials"].values()]
+    assert best_trial(OURS)["params"]["rho"] == min(radii)
+    assert f"the smallest radius of the six, {min(radii):.3f}." in PAGE
+    for label in (OURS, SGD):
+        trials = RESULTS["rows"][label]["trials"].values()
+        highest = max(it["params"]["learning_rate"] for it in trials)
+        assert best_trial(label)["params"]["learning_rate"] == highest
+        assert f"were best at {highest:.2f}, the highest of the six" in PAGE
+    best, sgd = (best_trial(it)["valid_accuracy"] for it in (SAM, SGD))
+    assert f"a standard error of {100 * np.sqrt(best * (1 - best) / 1250):.1f}" in PAGE
+    assert f"SAM's best trial is {100 * (best - sgd):.1f} points above SGD's" in PAGE
