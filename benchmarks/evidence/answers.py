@@ -18,7 +18,6 @@ from benchmarks.evidence.differences import verdict
 from benchmarks.evidence.question import Question
 from benchmarks.evidence.question import Row
 from benchmarks.evidence.questions import QUESTIONS
-from examples.images.config import Config
 from examples.lifelong import report
 from examples.lifelong.config import Lifelong
 from examples.trainer import command
@@ -34,19 +33,17 @@ def title(results: dict[str, Any]) -> str:
         learned = report.stream(dataclasses.asdict(config))
     else:
         trained = reports.trained(config.dataset, question.train, config.model)
-        lengths = [epochs(config, row, seeds(results, row.label)) for row in done]
+        lengths = [
+            {"epochs": config.epochs, **row.options, **run["params"]}["epochs"]
+            for row in done
+            for run in seeds(results, row.label).values()
+        ]
         learned = f"{trained}, {between(lengths)} epochs"
     runs = [len(seeds(results, row.label)) for row in done]
     spread = (
         ", ± is a standard deviation over seeds" if max(runs, default=0) > 1 else ""
     )
     return f"{question.about}\n{learned}; n = {between(runs)}{spread}"
-
-
-def epochs(config: Config, row: Row, runs: dict[str, Any]) -> int:
-    """How many a row was trained for, as its search may have chosen."""
-    params = next(iter(runs.values()))["params"]
-    return {"epochs": config.epochs, **row.options, **params}["epochs"]
 
 
 def between(numbers: list[int]) -> str:
@@ -93,7 +90,8 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
         cells += [percent(values(results, row.label, name)) for name in shown]
         cells += [str(len(seeds(results, row.label))), *say(over)]
         if "parameters" in head:
-            cells.append(parameters(next(iter(seeds(results, row.label).values()))))
+            chosen = [it["params"] for it in seeds(results, row.label).values()]
+            cells.append(parameters(chosen))
         lines.append(cells)
     return reports.markdown(head, lines)
 
@@ -128,14 +126,19 @@ def percent(shares: np.ndarray) -> str:
     return f"{100 * shares.mean():.1f} ± {100 * shares.std(ddof=1):.1f}"
 
 
-def parameters(cell: dict[str, Any]) -> str:
-    """The parameters that the search chose, named like the flags."""
-    return ", ".join(
-        f"{command.flag(name)[2:]} {value:.2g}"
-        if isinstance(value, float)
-        else f"{command.flag(name)[2:]} {value}"
-        for name, value in cell["params"].items()
-    )
+def parameters(chosen: list[dict[str, Any]]) -> str:
+    """The parameters that the search chose, named like the flags.
+
+    Args:
+      chosen: those of each seed, which differ if each has a search of its own.
+    """
+    shown = []
+    for name in chosen[0]:
+        values = {it[name] for it in chosen}
+        ends = [min(values), max(values)] if len(values) > 1 else values
+        texts = [f"{it:.2g}" if isinstance(it, float) else str(it) for it in ends]
+        shown.append(f"{command.flag(name)[2:]} {' to '.join(texts)}")
+    return ", ".join(shown)
 
 
 def claims_table(question: Question, results: dict[str, Any]) -> str:

@@ -60,11 +60,17 @@ def cells(question: Question) -> Iterator[Cell]:
         for seed in range(question.seeds):
             yield from (Cell(row, "seeds", seed) for row in question.rows)
         return
-    for row in question.rows:
-        for number in range(question.trials if row.space else 0):
-            yield Cell(row, "trials", number)
-        for seed in range(question.seeds):
-            yield Cell(row, "seeds", seed)
+    for search in range(question.searches):
+        for row in question.rows:
+            for number in trials_of(question, search) if row.space else ():
+                yield Cell(row, "trials", number)
+            for seed in range(search, question.seeds, question.searches):
+                yield Cell(row, "seeds", seed)
+
+
+def trials_of(question: Question, search: int) -> range:
+    """The numbers of the trials of a search."""
+    return range(search * question.trials, (search + 1) * question.trials)
 
 
 class Kept:
@@ -108,8 +114,8 @@ def found(rows: dict[str, Any], cell: Cell) -> dict[str, Any] | None:
     return rows.get(cell.row.label, {}).get(cell.kind, {}).get(str(cell.number))
 
 
-def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
-    """The parameters of the trial with the highest validation accuracy.
+def best(question: Question, row: Row, of_row: dict[str, Any], search: int) -> Any:
+    """The parameters of the trial with the highest validation accuracy of a search.
 
     Returns:
       None if a trial is missing.
@@ -117,9 +123,10 @@ def best(question: Question, row: Row, of_row: dict[str, Any]) -> Any:
     if not row.space:
         return {}
     trials = of_row.get("trials", {})
-    if len(trials) < question.trials:
+    of_search = [trials.get(str(number)) for number in trials_of(question, search)]
+    if None in of_search:
         return None
-    return max(trials.values(), key=lambda trial: trial["valid_accuracy"])["params"]
+    return max(of_search, key=lambda trial: trial["valid_accuracy"])["params"]
 
 
 def draw(question: Question, row: Row, number: int) -> dict[str, Any]:
@@ -154,7 +161,8 @@ def measure(
 ) -> dict[str, Any]:
     """The numbers of a cell; a training that diverges gets an accuracy of 0."""
     trial = cell.kind == "trials"
-    seed = TRIAL_SEED + question.search if trial else cell.number
+    search = question.search + cell.number // question.trials
+    seed = TRIAL_SEED + search if trial else cell.number
     options = {**cell.row.options, **params, "seed": seed}
     kind: Any = streams if isinstance(question.config, Lifelong) else images
     about = {"params": params, **provenance()}
@@ -194,7 +202,7 @@ def attempt(
         if cell.kind == "trials":
             params = draw(question, cell.row, cell.number)
         else:
-            params = parameters(question, cell.row, kept)
+            params = parameters(question, cell, kept)
         if params is None:
             return False
         numbers = measure(question, cell, params, dataset, place)
@@ -203,12 +211,13 @@ def attempt(
     return False
 
 
-def parameters(question: Question, row: Row, kept: Kept) -> Any:
-    """The parameters that a row is judged with; None while they aren't known."""
+def parameters(question: Question, cell: Cell, kept: Kept) -> Any:
+    """The parameters that a seed judges; None while they aren't known."""
     path = kept.path
     if question.searched:
         path = path.with_stem(question.searched)
         if not path.exists():
             raise command.Invalid(f"--questions {question.searched} must come first")
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
-    return best(question, row, rows.get(row.label, {}))
+    of_row, search = rows.get(cell.row.label, {}), cell.number % question.searches
+    return best(question, cell.row, of_row, search)

@@ -18,11 +18,10 @@ HALF_RADIUS = "rho=log:0.025:0.25"
 LEVELS = (40, 0)  # percent of wrong labels
 
 
-def question(percent: int, search: int = 0) -> Question:
-    """Searches with wrong labels and without."""
+def question(percent: int) -> Question:
+    """One search with wrong labels or without."""
     return Question(
-        about=f"Which method, with {percent} % wrong labels and searched epochs?"
-        + f" Search {search + 1}" * (search > 0),
+        about=f"Which method, with {percent} % wrong labels and searched epochs?",
         config=dataclasses.replace(NOISY, label_noise=percent / 100),
         train=10_000,
         rows=(
@@ -51,5 +50,12 @@ def question(percent: int, search: int = 0) -> Question:
         ),
         trials=24,
         even=True,
-        search=search,
     )
+
+
+NOISY_LABELS = question(40)
+AGAIN = NOISY_LABELS._replace(about=f"{NOISY_LABELS.about} The second search", search=1)
+# The first two are those of the questions above.
+SEARCHES = NOISY_LABELS._replace(
+    about=f"{NOISY_LABELS.about} A search for each seed", searches=10
+)

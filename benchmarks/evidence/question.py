@@ -54,12 +54,14 @@ class Question(NamedTuple):
       rows: the ways to train; the first is what gradients are counted by.
       reference: label of the row that the table's differences are from.
       claims: what would follow from the answer.
-      trials: of each row that searches.
+      trials: of each search of a row.
       seeds: runs of each row with its best parameters.
       even: whether its trials are spread evenly over what is searched; drawn at random
         if not.
-      search: number of the search. Each has other trials, and another seed for them, so
-        that a second one shows how much was luck.
+      search: number of the first search. Each has other trials, and another seed for
+        them, so that a second one shows how much was luck.
+      searches: how many searches. Seeds take turns with them, so that intervals over
+        seeds have the luck of the search in them if each has its own.
       searched: question whose search chose the parameters, if it isn't this one.
       x: what the number of a picture's rows is; a table's have none.
       width: whether it is asked how wide the range of the number is in which a line is
@@ -76,6 +78,7 @@ class Question(NamedTuple):
     seeds: int = 10
     even: bool = False
     search: int = 0
+    searches: int = 1
     searched: str = ""
     x: str = ""
     width: bool = False

@@ -45,8 +45,12 @@ def test_tables_by_hand(ask):
 
 
 def test_parameters_are_named_as_flags():
-    cell = {"params": {"learning_rate": 0.1234, "k": 2, "alpha": "adaptive"}}
-    assert answers.parameters(cell) == "learning-rate 0.12, k 2, alpha adaptive"
+    first = {"learning_rate": 0.1234, "k": 2, "alpha": "adaptive"}
+    second = {"learning_rate": 0.05, "k": 5, "alpha": "adaptive"}
+    shown = "learning-rate 0.12, k 2, alpha adaptive"
+    assert answers.parameters([first]) == answers.parameters([first, first]) == shown
+    shown = "learning-rate 0.05 to 0.12, k 2 to 5, alpha adaptive"
+    assert answers.parameters([first, second]) == shown
 
 
 def test_the_title_says_how_many_epochs_the_search_chose():

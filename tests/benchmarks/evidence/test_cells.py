@@ -126,21 +126,37 @@ def test_each_search_has_a_seed_of_its_own(monkeypatch, tmp_path):
         lambda _, options, *rest: seeds.append(options["seed"]) or {},
     )
     for search in (0, 1):
-        for kind in ("trials", "seeds"):
-            question, cell = TINY._replace(search=search), cells.Cell(SAM, kind, 3)
+        question = TINY._replace(search=search)  # of two trials each
+        for kind, number in (("trials", 1), ("trials", 2), ("seeds", 3)):
+            cell = cells.Cell(SAM, kind, number)
             cells.measure(question, cell, {}, data.load("digits"), tmp_path)
-    assert seeds == [1000, 3, 1001, 3]
+    assert seeds == [1000, 1001, 3, 1001, 1002, 3]
+
+
+def test_each_search_chooses_among_its_trials():
+    question = TINY._replace(searches=2)
+    scores = {"0": 0.2, "1": 0.3, "2": 0.5, "3": 0.4}
+    trials = {
+        number: {"valid_accuracy": score, "params": number}
+        for number, score in scores.items()
+    }
+    row = {"trials": trials}
+    assert [cells.best(question, SGD, row, search) for search in (0, 1)] == ["1", "2"]
+    del trials["3"]
+    assert [cells.best(question, SGD, row, search) for search in (0, 1)] == ["1", None]
 
 
 def test_seeds_wait_for_all_trials(tiny, tmp_path):
     kept = cells.Kept(tmp_path / "tiny.json", tmp_path / "lock")
-    assert cells.parameters(TINY, SGD, kept) is None
-    assert cells.parameters(TINY, SAM, kept) == {}
+    assert cells.parameters(TINY, cells.Cell(SGD, "seeds", 0), kept) is None
+    assert cells.parameters(TINY, cells.Cell(SAM, "seeds", 0), kept) == {}
     for number, accuracy in ((1, 0.5), (0, 0.7)):
         found = {"params": {"learning_rate": accuracy}, "valid_accuracy": accuracy}
-        assert cells.parameters(TINY, SGD, kept) is None
+        assert cells.parameters(TINY, cells.Cell(SGD, "seeds", 0), kept) is None
         kept.add("tiny", cells.Cell(SGD, "trials", number), found)
-    assert cells.parameters(TINY, SGD, kept) == {"learning_rate": 0.7}
+    assert cells.parameters(TINY, cells.Cell(SGD, "seeds", 0), kept) == {
+        "learning_rate": 0.7
+    }
     assert [*kept.read()["SGD"]["trials"]] == ["0", "1"]
 
 
@@ -157,12 +173,14 @@ def test_parameters_of_another_question(tiny, tmp_path):
     later = TINY._replace(searched="tiny")
     kept = cells.Kept(tmp_path / "later.json", tmp_path / "lock")
     with pytest.raises(cells.command.Invalid, match=r"^--questions tiny must come"):
-        cells.parameters(later, SGD, kept)
+        cells.parameters(later, cells.Cell(SGD, "seeds", 0), kept)
     first = cells.Kept(tmp_path / "tiny.json", tmp_path / "lock")
     for number in range(2):
         found = {"params": {"learning_rate": number}, "valid_accuracy": 0.1 * number}
         first.add("tiny", cells.Cell(SGD, "trials", number), found)
-    assert cells.parameters(later, SGD, kept) == {"learning_rate": 1}
+    assert cells.parameters(later, cells.Cell(SGD, "seeds", 0), kept) == {
+        "learning_rate": 1
+    }
 
 
 def test_a_training_that_diverges_counts_as_wrong(tmp_path, monkeypatch):

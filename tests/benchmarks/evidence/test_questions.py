@@ -54,7 +54,7 @@ def test_every_row_is_a_training_of_its_own(name):
 
 # Rows that are compared with one another alone.
 WITHOUT_A_PRICE = (
-    *("budget-40", "epochs-40", "epochs-0", "epochs-40-again"),
+    *("budget-40", "epochs-40", "epochs-0", "epochs-40-again", "searches-40"),
     *("range", "rates", "rates-best"),
 )
 
@@ -118,10 +118,23 @@ def test_no_searched_number_of_epochs_takes_more_gradients_than_50_of_sgd():
 
 def test_a_second_search_continues_the_first():
     first, second = QUESTIONS["epochs-40"], QUESTIONS["epochs-40-again"]
-    assert second.rows == first.rows
+    all_of_them = QUESTIONS["searches-40"]
+    assert second.rows == first.rows == all_of_them.rows
     for row in first.rows:
-        after = cells.draw(first, row, first.trials + 3)
-        assert cells.draw(second, row, 3) == after
+        after = cells.draw(all_of_them, row, 24 + 3)
+        assert cells.draw(first, row, 24 + 3) == cells.draw(second, row, 3) == after
+
+
+def test_each_seed_has_a_search_of_its_own():
+    of_sam = [
+        (cell.kind, cell.number)
+        for cell in cells.cells(QUESTIONS["searches-40"])
+        if cell.row.label == "SAM"
+    ]
+    assert of_sam[24] == ("seeds", 0)
+    assert of_sam[25:49] == [("trials", number) for number in range(24, 48)]
+    assert of_sam[49] == ("seeds", 1)
+    assert len(of_sam) == 10 * (24 + 1)
 
 
 def test_every_learner_of_a_stream_can_be_made():
