@@ -124,13 +124,10 @@ def test_with_the_best_rate_and_radius():
 
 def test_ten_random_trials_beside_the_grid():
     sam, lookbehind = searched("SAM").mean(), searched("Lookbehind-SAM").mean()
-    assert f"it found {lookbehind:.0f} % where SAM found {sam:.0f}" in README
-    best, multistep = (best_of_grid(it).mean() for it in ("SAM", "Multistep-SAM"))
-    assert f"{best:.0f}" == f"{multistep:.0f}"
-    sentence = (
-        f"[grid](docs/evidence/range.md) finds {best:.0f} for SAM and for Multistep"
-    )
-    assert sentence in README
+    best, same = best_of_grid("SAM").mean(), best_of_grid("Lookbehind-SAM").mean()
+    assert lookbehind - sam > 2
+    assert abs(same - best) < 0.1
+    assert "as high at the best of a [grid](docs/evidence/range.md)" in README
 
 
 def accuracies(method):
