@@ -55,7 +55,7 @@ def question(percent: int) -> Question:
 
 NOISY_LABELS = question(40)
 AGAIN = NOISY_LABELS._replace(about=f"{NOISY_LABELS.about} The second search", search=1)
-# The first two are those of the questions above.
+# The first two searches are those of the questions above.
 SEARCHES = NOISY_LABELS._replace(
     about=f"{NOISY_LABELS.about} A search for each seed", searches=10
 )
