@@ -53,8 +53,9 @@ class Cell(NamedTuple):
 def cells(question: Question) -> Iterator[Cell]:
     """All cells, in the order in which they run.
 
-    In each search, a row is completed before the next one starts. Without a search, every
-    row gets its first seed before any gets its second, so rows can be compared early.
+    In each search, a row is completed before the next one starts. Without a search,
+    every row gets its first seed before any gets its second, so rows can be compared
+    early.
     """
     if question.searched or not any(row.space for row in question.rows):
         for seed in range(question.seeds):
