@@ -108,7 +108,7 @@ COLUMNS = {
 def prices(results: dict[str, Any], done: list[Row]) -> dict[str, str]:
     """Gradients of each row, relative to those of the first."""
     found = {row.label: values(results, row.label, "gradients") for row in done}
-    unit = next((float(it[0]) for it in found.values() if len(it)), 1.0)
+    unit = next((float(it.mean()) for it in found.values() if len(it)), 1.0)
     return {label: mean(it / unit, "{:.2g} ×") for label, it in found.items()}
 
 

@@ -44,6 +44,15 @@ def test_tables_by_hand(ask):
     assert "ASAM" not in shown
 
 
+def test_gradients_are_relative_to_the_mean_of_the_first_row(ask):
+    ask()
+    found = results(SGD=[0.5, 0.6], SAM=[0.6, 0.8])
+    found["rows"]["SGD"]["seeds"]["0"]["gradients"] = 300  # beside one of 100
+    shown = answers.table(found)
+    assert "| SGD | 1 × |" in shown
+    assert "| SAM | 1 × |" in shown
+
+
 def test_parameters_are_named_as_flags():
     first = {"learning_rate": 0.1234, "k": 2, "alpha": "adaptive"}
     second = {"learning_rate": 0.05, "k": 5, "alpha": "adaptive"}
