@@ -46,10 +46,10 @@ def title(results: dict[str, Any]) -> str:
     return f"{question.about}\n{learned}; n = {between(runs)}{spread}"
 
 
-def between(numbers: list[int]) -> str:
+def between(values: list[Any]) -> str:
     """The lowest and the highest, the only one, or 0 of none."""
-    ends = {min(numbers, default=0), max(numbers, default=0)}
-    return " to ".join(map(str, sorted(ends)))
+    ends = sorted({min(values, default=0), max(values, default=0)})
+    return " to ".join(f"{it:.2g}" if isinstance(it, float) else str(it) for it in ends)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -132,13 +132,10 @@ def parameters(chosen: list[dict[str, Any]]) -> str:
     Args:
       chosen: those of each seed, which differ if each has a search of its own.
     """
-    shown = []
-    for name in chosen[0]:
-        values = {it[name] for it in chosen}
-        ends = [min(values), max(values)] if len(values) > 1 else values
-        texts = [f"{it:.2g}" if isinstance(it, float) else str(it) for it in ends]
-        shown.append(f"{command.flag(name)[2:]} {' to '.join(texts)}")
-    return ", ".join(shown)
+    return ", ".join(
+        f"{command.flag(name)[2:]} {between([it[name] for it in chosen])}"
+        for name in chosen[0]
+    )
 
 
 def claims_table(question: Question, results: dict[str, Any]) -> str:
