@@ -129,8 +129,11 @@ def describe(error: pydantic.ValidationError) -> str:
         if part["type"] == "unexpected_keyword_argument":
             message = "isn't a setting"
         message = re.sub("^(Input|Tuple) should", "must", message)
+        message = message.replace(" after validation", "")
         said, _ = found.setdefault(name, ([], part["input"]))
-        if message not in said:
+        # A tuple whose items were all refused is said to be too short as well.
+        echo = part["type"] == "too_short" and said
+        if message not in said and not echo:
             said.append(message)
     return "\n".join(
         f"{flag(name)} {' or '.join(said)}; got {value}"

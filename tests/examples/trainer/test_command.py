@@ -39,7 +39,8 @@ class Meal(Settings):
         ({"price_each": float("nan")}, "--price-each must be a finite number; got nan"),
         ({"price_each": 1e39}, "--price-each must be at most 3.40282e+38, which 32"),
         ({"dishes": ("soup", "pie")}, "--dishes must be among soup, salad; got pie"),
-        ({"dishes": ()}, "--dishes must have at least 1 item"),
+        ({"dishes": ("pie",)}, "--dishes must be among soup, salad; got pie"),
+        ({"dishes": ()}, "--dishes must have at least 1 item, not 0; got ()"),
     ],
 )
 def test_a_value_that_is_refused(values, line):
