@@ -40,16 +40,19 @@ def title(results: dict[str, Any]) -> str:
         ]
         learned = f"{trained}, {between(lengths)} epochs"
     runs = [len(seeds(results, row.label)) for row in done]
-    spread = (
-        ", ± is a standard deviation over seeds" if max(runs, default=0) > 1 else ""
-    )
-    return f"{question.about}\n{learned}; n = {between(runs)}{spread}"
+    return f"{question.about}\n{learned}; n = {between(runs)}"
 
 
 def between(values: list[Any]) -> str:
     """The lowest and the highest, the only one, or 0 of none."""
     ends = sorted({min(values, default=0), max(values, default=0)})
     return " to ".join(f"{it:.2g}" if isinstance(it, float) else str(it) for it in ends)
+
+
+SPREAD = (
+    "± is a standard deviation over seeds. Intervals are of 95 %; p is corrected by "
+    "Holm's method."
+)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -60,7 +63,8 @@ def table(results: dict[str, Any]) -> str:
         parts.append(claims_table(question, results))
     if question.width:
         parts = [maps.table(question, results), *reversed(parts)]
-    parts.append("Intervals are of 95 %; p is corrected by Holm's method.")
+    if any(len(seeds(results, row.label)) > 1 for row in question.rows):
+        parts.append(SPREAD)
     return "\n\n".join(parts)
 
 
@@ -207,7 +211,10 @@ def draw_rows(axes: Any, results: dict[str, Any], done: list[Row]) -> None:
     price = prices(results, done)
     named = [f"{label} ({price[label]})" for label in ordered]
     axes.set_yticks(range(len(ordered)), named)
-    axes.set_xlabel("final test accuracy (%); bars: 95 %; in brackets: gradients")
+    axes.set_xlabel(
+        "final test accuracy (%); dots: seeds; bars: 95 % interval of the mean;\n"
+        "in brackets: gradients"
+    )
     axes.grid(axis="x", alpha=0.3)
 
 

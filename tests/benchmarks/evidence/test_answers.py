@@ -25,7 +25,7 @@ def test_the_title_says_what_was_learned(name, setting):
     assert learned == f"{setting}; n = 1"
     runs[rows[0].label] = {"seeds": {seed: {"params": {}} for seed in "012"}}
     learned = answers.title({"question": name, "rows": runs})
-    assert learned.endswith("; n = 1 to 3, ± is a standard deviation over seeds")
+    assert learned.endswith("; n = 1 to 3")
 
 
 def test_tables_by_hand(ask):
@@ -42,6 +42,8 @@ def test_tables_by_hand(ask):
     assert "| SGD | 1 × | 7 | 55.0 ± 7.1 | 65.0 ± 7.1 |" in shown
     assert f"| It pays. | SAM – SGD | {end} 2 | not shown |" in shown
     assert "ASAM" not in shown
+    assert shown.endswith(f"\n\n{answers.SPREAD}")
+    assert answers.SPREAD not in answers.table(results(SGD=[0.5], SAM=[0.6]))
 
 
 def test_gradients_are_relative_to_the_mean_of_the_first_row(ask):
