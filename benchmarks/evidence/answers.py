@@ -79,25 +79,27 @@ def rows_table(question: Question, results: dict[str, Any]) -> str:
     head = ["", "gradients", "seconds", *(COLUMNS[name] for name in shown), "n"]
     head += [f"over {question.reference}", "95 %", "p"]
     head += ["parameters"] if any(row.space for row in question.rows) else []
-    found = corrected(
-        [
-            None
-            if row.label == question.reference
-            else difference(results, row.label, question.reference)
-            for row in done
-        ]
-    )
+    over = compared(question, results)
     lines = []
-    for row, over in zip(done, found, strict=True):
+    for row in done:
         seconds = values(results, row.label, "seconds")
         cells = [row.label, price[row.label], mean(seconds, "{:.0f}")]
         cells += [percent(values(results, row.label, name)) for name in shown]
-        cells += [str(len(seeds(results, row.label))), *say(over)]
+        cells += [str(len(seeds(results, row.label))), *say(over.get(row.label))]
         if "parameters" in head:
             chosen = [it["params"] for it in seeds(results, row.label).values()]
             cells.append(parameters(chosen))
         lines.append(cells)
     return reports.markdown(head, lines)
+
+
+def compared(
+    question: Question, results: dict[str, Any]
+) -> dict[str, Difference | None]:
+    """Each row over the reference, corrected for all rows of the question."""
+    labels = [row.label for row in question.rows if row.label != question.reference]
+    found = [difference(results, label, question.reference) for label in labels]
+    return dict(zip(labels, corrected(found), strict=True))
 
 
 COLUMNS = {

@@ -63,10 +63,16 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def corrected(found: list[Difference | None]) -> list[Difference | None]:
-    """Differences with p-values corrected for the number of tests."""
-    known = [it for it in found if it is not None]
-    fixed = iter(holm([it.p for it in known]))
-    return [None if it is None else it._replace(p=next(fixed)) for it in found]
+    """Differences with p-values corrected for the number of tests.
+
+    A test that wasn't run counts as one with a p of 1, so that running it later can
+    only lower the p-values of the others.
+    """
+    fixed = holm([1.0 if it is None else it.p for it in found])
+    return [
+        None if it is None else it._replace(p=p)
+        for it, p in zip(found, fixed, strict=True)
+    ]
 
 
 def verdict(found: Difference | None) -> str:

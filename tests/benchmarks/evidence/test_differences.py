@@ -37,6 +37,13 @@ def test_holm_by_hand():
     assert differences.holm([]) == []
 
 
+def test_what_was_not_run_counts():
+    found = differences.Difference(1.0, 0.5, 1.5, 0.02, 5)
+    # Multiplied by 3 and 2, with the third, of p = 1, behind them.
+    fixed = differences.corrected([found, None, found._replace(p=0.01)])
+    assert [it and it.p for it in fixed] == pytest.approx([0.04, None, 0.03])
+
+
 def test_verdicts():
     found = differences.Difference(1.0, 0.5, 1.5, 0.01, 5)
     assert differences.verdict(found) == "holds"

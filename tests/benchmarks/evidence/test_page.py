@@ -55,7 +55,7 @@ def test_sgd_and_sam(sentence, name):
 def test_the_share_of_the_gain_that_a_late_phase_keeps():
     sgd, whole = mean("SGD"), mean("Lookbehind-SAM")
     share = 100 * (mean("SAM, late, own anneal, 0.3") - sgd) / (whole - sgd)
-    assert f"they keep {share:.0f} % of the gain that Lookbehind has" in PAGE
+    assert f"keeps {share:.0f} % of the gain that Lookbehind has" in PAGE
 
 
 LATE = " ".join(Path("docs/evidence/late-phases.md").read_text().split())
@@ -71,9 +71,9 @@ def test_what_the_end_its_anneal_and_its_climbs_give():
     assert (
         "climbs with their own anneal gain {:.0f} to {:.0f} points".format(*own) in LATE
     )
-    assert f"anneal without climbs {two - sgd:.0f} points, late climbs" in LATE
-    assert "late climbs without it {:.0f} to {:.0f}, and".format(*one) in LATE
-    sentence = f"climbs in the first 30 %, with two anneals, {early - sgd:.0f}."
+    assert f"without climbs {two - sgd:.0f} points, without the second" in LATE
+    assert "without the second anneal {:.0f} to {:.0f}, in".format(*one) in LATE
+    sentence = f"in the first 30 % instead of the last {early - sgd:.0f}."
     assert sentence in LATE
     assert f"early climbs at {mean('SAM, early, 0.3'):.1f}." in LATE
     assert f"with a climb (SAM {mean('SAM', 'test_ece'):.0f} %)" in LATE
@@ -153,11 +153,26 @@ def test_how_wide_the_good_range_is():
         )
         for it, left_out in zip(grid, ("0.015", "0.24"), strict=False)
     ]
-    assert "SAM's four lowest, it is {} cells to {}.".format(*aligned) in RANGE
-    sgd = max(accuracies("SGD").values())
+    assert "SAM's highest, it is {} cells to {}.".format(*aligned) in RANGE
+    found = accuracies("SGD")
+    sgd = max(found.values())
     ours, sam, multistep = (sum(a < sgd for a in it.values()) for it in grid)
+    sentence = f"Below its best cell are {sam}, {multistep} and {ours}."
+    assert sentence in RANGE
+    ours, sam, multistep = (
+        sum(a < found[f"SGD, {n.split(', ')[1]}"] for n, a in it.items()) for it in grid
+    )
     sentence = f"{sam} of SAM's 25 cells, {multistep} of Multistep-SAM's and {ours} of"
     assert sentence in RANGE
+    best_radius = [
+        max(
+            (0.1, 0.2, 0.3, 0.4, 0.6),
+            key=lambda reach, eta=eta: grid[1][f"SAM, η = {eta}, kρ = {reach}"],
+        )
+        for eta in (0.015, 0.06)
+    ]
+    sentence = "SAM's best radius rises from {} at a rate of 0.015 to {} at 0.06"
+    assert sentence.format(*best_radius) in RANGE
     stopped = [
         100 * GRID[f"SGD, η = {eta}"]["0"]["best_test_accuracy"]
         for eta in ("0.015", "0.03")
@@ -205,7 +220,7 @@ def test_the_best_cells():
     assert "at the best of the grid, {:.0f} and {:.0f} %.".format(*learned) in PAGE
     multistep = best_of_grid("Lookbehind-SAM") - best_of_grid("Multistep-SAM")
     assert len(multistep) == 10
-    sentence = f"{multistep.mean():+.2f} points, in the mean of ten seeds"
+    sentence = f"{multistep.mean():+.2f} points on average over ten seeds"
     assert sentence in RANGE
 
 
@@ -218,7 +233,11 @@ def test_differences_with_searched_hyperparameters():
     over = lookbehind - sam
     assert f"{over.mean():.1f} points above SAM**, on every seed" in SEARCHED
     assert over.min() > 0
-    assert f"difference is {abs((pullback - lookbehind).mean()):.2f} points" in SEARCHED
+    found = differences.difference(TUNED, "Lookbehind-SAM, pullback", "Lookbehind-SAM")
+    assert found is not None
+    sentence = f"α = 0.2: {abs(found.mean):.2f} points ({found.low:.2f} to"
+    assert f"{sentence} {found.high:.2f})" in SEARCHED
+    assert (pullback - lookbehind).mean() == pytest.approx(found.mean)
     ours, pulled = (
         TUNED["rows"][label]["trials"]
         for label in ("Lookbehind-SAM", "Lookbehind-SAM, pullback")

@@ -20,7 +20,7 @@ def test_the_difference_and_its_interval():
     over = differences.difference(RESULTS, "SAM", "AdamW")
     assert over is not None
     assert over.n == 3
-    assert f"it is {-over.mean:.1f} points lower in the mean of three seeds" in PAGE
+    assert f"it is {-over.mean:.1f} points lower on average over three seeds" in PAGE
     assert f"an interval from {over.low:.1f} to {over.high:+.1f}." in PAGE
 
 
