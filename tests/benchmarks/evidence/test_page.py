@@ -189,6 +189,33 @@ def test_how_wide_the_good_range_is():
     assert f"{sentence} {{:.1f}}".format(*best) in RANGE
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "setting"),
+    [
+        ("budget-40", "SGD, η = 0.1, 6 epochs", "SGD | 6 | 0.1 | |"),
+        ("budget-40", "SAM, η = 0.03, ρ = 0.2, 25 epochs", "SAM | 25 | 0.03 | 0.2 |"),
+        ("rates-best", "SAM", "SAM | 50 | 0.015 | 0.2 |"),
+        ("rates", "SAM, η = 0.03, kρ = 0.4", "SAM | 50 | 0.03 | 0.4 |"),
+        (
+            "budget-40",
+            "Lookbehind-SAM, η = 0.03, ρ = 0.1, 17 epochs",
+            "Lookbehind-SAM, α = 0.5 | 17 | 0.03 | 0.1 |",
+        ),
+        (
+            "rates",
+            "Lookbehind-SAM, η = 0.03, kρ = 0.3",
+            "Lookbehind-SAM, α = 0.2 | 50 | 0.03 | 0.15 |",
+        ),
+        ("rates-best", "Lookbehind-SAM", "Lookbehind-SAM, α = 0.2 | 50 | 0.06 | 0.2 |"),
+    ],
+)
+def test_rates_and_radii(name, label, setting):
+    found = differences.values(read_all(name), label, "test_accuracy")
+    page = "epochs" if name == "budget-40" else "range"
+    accuracy = f"[{100 * found.mean():.1f}](evidence/{page}.md)"
+    assert f"| {setting} {accuracy} | {len(found)} |" in PAGE
+
+
 def test_the_best_cells():
     for method, (eta, reach) in BEST_CELLS.items():
         cells = accuracies(method)
