@@ -17,6 +17,20 @@ def index(axis_name):
         ) from error
 
 
+def check_new(axis_name) -> None:
+    """Checks that no axis has this name yet: a `jax.vmap` inside it would hide it."""
+    try:
+        jax.lax.axis_index(axis_name)
+    except NameError:
+        return
+    raise ValueError(
+        f"axis_name must be a new name where m makes groups; {axis_name!r} is already "
+        "an axis, over which nothing would be averaged. Leave m out for a group on "
+        "each device, or jit the step with a sharded batch, without jax.pmap or "
+        "jax.shard_map."
+    )
+
+
 def mean(axis_name, tree):
     """The mean over the axis, or the tree itself if there is none."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)

@@ -20,7 +20,6 @@ from lookbehind_optax import _alpha
 from lookbehind_optax import _moments
 from lookbehind_optax import _numbers
 from lookbehind_optax import _precision
-from lookbehind_optax import _trees
 from lookbehind_optax._lookahead import LookaheadState
 
 
@@ -293,7 +292,7 @@ def every_descent(
     _moments.check(pullback)
 
     def start(step):
-        _check_no_copy(step.base_state)
+        _moments.check_no_copy(step.base_state, (LookaheadState, *_moments.COPIES))
         moved = optax.tree.zeros_like(step.params)
         first = moved if adaptive and step.k > 1 else None  # an angle needs two
         return _Fast(moved, first, step.base_state)
@@ -312,23 +311,17 @@ def every_descent(
         else:
             fixed = 1.0 if adaptive else 1 / step.k if alpha is None else alpha
             a = _numbers.at_step("alpha", fixed, step.count, step.params)
+        end = step.params
+        if pullback == "reset":  # the base starts again from where the weights will be
+            shares = jax.tree.broadcast(a, end)
+            f = optax.tree.add(end, fast.moved)
+            end = jax.tree.map(_precision.interpolate, end, f, shares)
         base_state = _moments.pull_back(
-            pullback, step.base, step.params, step.base_state, fast.base_state, a
+            pullback, step.base, end, step.base_state, fast.base_state, a
         )
         return fast.moved, a, base_state
 
     return Descent(start, after_ascent, finish)
-
-
-def _check_no_copy(base_state):
-    """Refuses bases with parameters of their own, which α wouldn't move back."""
-    copies = (LookaheadState, optax.contrib.ScheduleFreeState)
-    if found := _trees.nodes(base_state, copies):
-        raise TypeError(
-            "base must not keep a copy of the parameters, which α doesn't move back "
-            f"with the weights; its state has a {type(found[0]).__name__}. Put "
-            "lookahead outside: lookahead(lookbehind_sam(...))."
-        )
 
 
 class _Fast(NamedTuple):

@@ -35,8 +35,8 @@ def linen_step(
         \phi \leftarrow \phi + u
 
     It replaces `jax.value_and_grad`, and calls `state.apply_gradients` with the clean
-    gradient, so anything that a subclass adds there still runs. Call it inside
-    `jax.jit`.
+    gradient, so anything that a subclass adds there still runs; it must not change the
+    gradient. Call it inside `jax.jit`.
 
     Args:
       state: a `flax.training.train_state.TrainState`, or any object with its `params`,
@@ -66,8 +66,9 @@ def linen_step(
 
     Raises:
       TypeError: as `make_step`, and if `state` isn't a train state.
-      ValueError: as `make_step`, for parameters of Flax's float8 layers, and if the aux
-        lacks a collection of `mutable`, or has batch_stats that it doesn't name.
+      ValueError: as `make_step`, for parameters of Flax's float8 layers, if the aux
+        lacks a collection of `mutable`, or has batch_stats that it doesn't name, and if
+        an override of `apply_gradients` changes the gradient.
 
     Example:
       >>> import flax.linen as nn

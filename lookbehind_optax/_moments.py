@@ -5,14 +5,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from lookbehind_optax import _numbers
 from lookbehind_optax import _precision
+from lookbehind_optax import _trees
 
 
 def check(pullback: str) -> None:
     """Checks that `pullback` is the name of a method."""
     _numbers.check_choice("pullback", pullback, ("none", "reset", "pullback"))
+
+
+# The states of bases that keep positions of the weights, and step towards or from them.
+COPIES = (
+    optax.contrib.ScheduleFreeState,
+    optax.contrib.MadgradState,
+    optax.contrib.COCOBState,
+)
+
+
+def check_no_copy(base_state: Any, copies: tuple[Any, ...] = COPIES) -> None:
+    """Refuses bases with positions of their own, which α wouldn't move back."""
+    if found := _trees.nodes(base_state, copies):
+        raise TypeError(
+            "base must not keep a copy of the parameters, which α doesn't move back "
+            f"with the weights; its state has a {type(found[0]).__name__}. "
+            "lookahead goes outside: lookahead(lookbehind_sam(...))."
+        )
 
 
 def pull_back(pullback, base, params, start, end, alpha) -> Any:

@@ -36,11 +36,12 @@ def nnx_step(
         \phi \leftarrow \phi + u
 
     It replaces `nnx.value_and_grad`, and calls `optimizer.update` with the clean
-    gradient, so anything that a subclass adds there still runs. Call it inside
-    `nnx.jit`. Only the clean pass updates the rest of the model's state (BatchNorm's
-    statistics, counters of random streams): all evaluations of a step start from the
-    same state and share dropout masks. If the batch is split, floating-point values of
-    this state are averaged over the parts, and others come from the first part.
+    gradient, so anything that a subclass adds there still runs; it must not change the
+    gradient. Call it inside `nnx.jit`. Only the clean pass updates the rest of the
+    model's state (BatchNorm's statistics, counters of random streams): all evaluations
+    of a step start from the same state and share dropout masks. If the batch is split,
+    floating-point values of this state are averaged over the parts, and others come
+    from the first part.
 
     Args:
       model: an `nnx.Module`.
@@ -49,6 +50,7 @@ def nnx_step(
       loss_fn: a function of `(model, *args, **kwargs)` that returns the loss, a real
         scalar; with `has_aux`, it returns a pair of the loss and anything else.
       *args: the batch, and any `nnx.Rngs`, which advance once a step, like the model's.
+        `loss_fn` may read other NNX objects, such as a teacher, but not change them.
       has_aux: as for `make_step`.
       dynamic_scale: as for the step of `make_step`. If a gradient overflows, model and
         optimizer are left unchanged.
@@ -67,7 +69,8 @@ def nnx_step(
 
     Raises:
       TypeError: as `make_step`.
-      ValueError: as `make_step`.
+      ValueError: as `make_step`, if `loss_fn` changes an NNX object other than the
+        model and `nnx.Rngs`, and if an override of `update` changes the gradient.
 
     Example:
       >>> from flax import nnx
@@ -151,12 +154,39 @@ def _split(everything, wrt, loss_fn, has_aux):
     def pure_loss(params, *args, of_model, **kwargs):
         copy = nnx.merge(graphdef, _like(nnx.as_pure(like), params), *of_model)
         args, kwargs = _with_streams((args, kwargs), copy[1])
+        objects = _trees.nodes((args, kwargs), nnx.Pytree)
+        values = [_values(it) for it in objects]
         loss, aux = _aux.pair(loss_fn(copy[0], *args, **kwargs), has_aux)
+        _check_unchanged(objects, values)
         # Keys may be folded, and using a random stream changes only its counter.
         *_, rest = nnx.split(copy, is_param, _is_key, ...)
         return loss, (aux, _aux.ModelState(rest))
 
     return pure_loss, nnx.as_pure(tuple(of_model))
+
+
+def _values(x):
+    """Identities of the arrays of an NNX object, but for random streams."""
+    leaves = jax.tree.leaves(x, is_leaf=_is_stream)
+    return [id(leaf) for leaf in leaves if not _is_stream(leaf)]
+
+
+def _check_unchanged(objects, values):
+    """Refuses changes to objects of which the step has only copies."""
+    for x, before in zip(objects, values, strict=True):
+        if _values(x) != before:
+            raise ValueError(
+                f"loss_fn must not change the {type(x).__name__} among its arguments: "
+                "nnx_step keeps the new state of the model and of nnx.Rngs alone. "
+                "Return what changes it in the aux, with has_aux=True, and change it "
+                "after the step; or make it a part of the model."
+            )
+
+
+def _is_stream(x):
+    from flax import nnx
+
+    return isinstance(x, (nnx.Rngs, nnx.RngStream))
 
 
 @jax.tree_util.register_static
@@ -171,14 +201,11 @@ def _without_streams(arguments):
     """The arguments with a `_Stream` for each random stream, and the streams."""
     from flax import nnx
 
-    def is_stream(x):
-        return isinstance(x, (nnx.Rngs, nnx.RngStream))
-
     def take(x):
-        return _Stream(next(indices)) if is_stream(x) else x
+        return _Stream(next(indices)) if _is_stream(x) else x
 
     indices = itertools.count()
-    rest = jax.tree.map(take, arguments, is_leaf=is_stream)
+    rest = jax.tree.map(take, arguments, is_leaf=_is_stream)
     return rest, _trees.nodes(arguments, (nnx.Rngs, nnx.RngStream))
 
 

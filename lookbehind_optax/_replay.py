@@ -3,6 +3,7 @@
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import optax
 
 
@@ -42,9 +43,17 @@ def recording(optimizer) -> optax.GradientTransformationExtraArgs:
 
 
 def replaying(recorded: Recorded) -> optax.GradientTransformationExtraArgs:
-    """An optimizer that makes the recorded update, whatever its input."""
+    """An optimizer that makes the recorded update of the recorded gradient."""
 
     def update(updates, state, params=None, **extra_args):
+        given, expected = map(jax.tree.leaves, (updates, recorded.grads))
+        if [id(x) for x in given] != [id(x) for x in expected]:
+            raise ValueError(
+                "grads must reach the optimizer as the step made them: an override of "
+                "apply_gradients or update changed them, after the optimizer has used "
+                "them. Put the change into the optimizer instead, as in "
+                "lb.sam(optax.chain(optax.clip_by_global_norm(1.0), base))."
+            )
         return recorded.updates, recorded.opt_state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)

@@ -195,6 +195,7 @@ def make_step(
         if switch_minibatches or micro_batches > 1 or m is not None:
             args = _batch.split(args, leading, m, micro_batches)
         if m is not None:
+            _axis.check_new(axis_name)
             in_axes = (None, None, leading, None)
             run = jax.vmap(run, in_axes, out_axes=None, axis_name=axis_name)
         trainable, opt_state, out = run(trainable, opt_state, args, kwargs)

@@ -304,8 +304,13 @@ def test_shares_of_each_leaf(k):
 
 @pytest.mark.parametrize(
     "base",
-    [lb.lookahead(SGD), optax.chain(optax.contrib.schedule_free_sgd(0.1))],
-    ids=["lookahead", "schedule_free"],
+    [
+        lb.lookahead(SGD),
+        optax.chain(optax.contrib.schedule_free_sgd(0.1)),
+        optax.contrib.cocob(),
+        optax.contrib.madgrad(0.1),
+    ],
+    ids=["lookahead", "schedule_free", "cocob", "madgrad"],
 )
 def test_a_base_with_a_copy_of_the_parameters(base):
     """α would move the parameters back, and leave the copy where it is."""

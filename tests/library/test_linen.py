@@ -272,6 +272,26 @@ def test_an_override_of_apply_gradients_runs(name, jitted):
     assert after.tx is tx
 
 
+class Clipping(TrainState):
+    """Changes the gradient, when the step has used it already."""
+
+    def apply_gradients(self, *, grads, **kwargs):
+        clipped = jax.tree.map(lambda g: jnp.clip(g, -1e-3, 1e-3), grads)
+        return super().apply_gradients(grads=clipped, **kwargs)
+
+
+def test_an_override_that_changes_the_gradient():
+    plain = make_state(SGD)
+    state = Clipping.create(
+        apply_fn=plain.apply_fn,
+        tx=SGD,
+        params=plain.params,
+        batch_stats=plain.batch_stats,
+    )
+    with pytest.raises(ValueError, match=r"^grads must reach the optimizer as"):
+        train_step(state, *batch())
+
+
 @pytest.mark.parametrize("name", each(OVERRIDING, ["lookbehind"]))
 def test_an_average_stays_where_a_step_overflows(name):
     tx, options = OVERRIDING[name]

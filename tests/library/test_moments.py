@@ -1,6 +1,8 @@
 """Momentum that comes back with the weights, and how long steps may be then."""
 
 import functools
+from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,6 +160,22 @@ RESET = {
     "noise": optax.chain(optax.adam(0.1), optax.add_noise(0.1, 0.5, 3)),
     "sharpness-aware": lb.sam(optax.adam(0.1), rho=optax.constant_schedule(0.1)),
 }
+
+
+class Anchored(NamedTuple):
+    anchor: Any
+
+
+def test_reset_starts_a_base_from_where_the_weights_are():
+    """Its initial state may depend on them."""
+
+    def update(updates, state, params=None):
+        return optax.tree.scale(-1.0, updates), state
+
+    base = optax.GradientTransformation(Anchored, update)
+    optimizer = lb.lookbehind_sam(base, rho=0.0, k=2, alpha=0.25, pullback="reset")
+    way = [(params, state.base_state.anchor) for params, state in train(optimizer, 2)]
+    assert way == [(-0.5, -0.5), (-1.0, -1.0)]  # two updates of -1, and a quarter
 
 
 @pytest.mark.parametrize("name", RESET)

@@ -435,6 +435,49 @@ def test_an_override_of_update_runs(name):
     chex.assert_trees_all_equal(nnx.as_pure(optimizer.average), kept)
 
 
+class Clipping(nnx.Optimizer):
+    """Changes the gradient, when the step has used it already."""
+
+    def update(self, model, grads, **kwargs):
+        super().update(model, jax.tree.map(lambda g: 0.1 * g, grads), **kwargs)
+
+
+@pytest.mark.parametrize("step", [eager_step, train_step], ids=["eager", "jit"])
+def test_an_override_that_changes_the_gradient(step):
+    model = Model(nnx.Rngs(0))
+    optimizer = Clipping(model, SGD, wrt=nnx.Param)
+    with pytest.raises(ValueError, match=r"^grads must reach the optimizer as"):
+        step(model, optimizer, *batch())
+    assert optimizer.tx is SGD
+
+
+def test_other_objects_may_be_read_but_not_changed():
+    model, optimizer = make(lb.lookbehind_sam(SGD))
+    model.eval()
+    teacher, metrics = Model(nnx.Rngs(1)), nnx.metrics.Average()
+    teacher.eval()
+
+    def distill(model, x, teacher):
+        return jnp.mean((model(x) - teacher(x)) ** 2)
+
+    def counting(model, x, metrics):
+        loss = jnp.mean(model(x) ** 2)
+        metrics.update(values=loss)
+        return loss
+
+    x, _ = batch()
+    expected = distill(model, x, teacher)
+    out = lb.nnx_step(model, optimizer, distill, x, teacher=teacher)
+    np.testing.assert_allclose(out.loss, expected, rtol=1e-5)
+    before = everything(model, optimizer)
+    with pytest.raises(ValueError, match=r"^loss_fn must not change the Average "):
+        lb.nnx_step(model, optimizer, counting, x, metrics)
+    teacher.train()
+    with pytest.raises(ValueError, match=r"^loss_fn must not change the Model "):
+        lb.nnx_step(model, optimizer, distill, x, teacher=teacher)
+    chex.assert_trees_all_equal(everything(model, optimizer), before)
+
+
 def test_a_loss_that_is_no_pair():
     model, optimizer = make(SGD)
     before = everything(model, optimizer)

@@ -1027,6 +1027,21 @@ def test_m_without_a_name_for_its_axis(axis_name):
         lb.make_step(loss_fn, SGD, m=4, axis_name=axis_name)
 
 
+def test_m_with_the_name_of_an_axis_that_is_there():
+    """The groups' axis would hide it, and its members would drift apart."""
+    params, batch = problem()
+    optimizer = lb.sam(SGD, axis_name="device")
+    step = lb.make_step(loss_fn, optimizer, m=2, axis_name="device")
+    state = optimizer.init(params)
+    with pytest.raises(ValueError, match=r"^axis_name must be a new name where m"):
+        jax.vmap(
+            step,
+            in_axes=(None, None, *(0 for _ in batch)),
+            axis_name="device",
+        )(params, state, *jax.tree.map(lambda x: x[None], batch))
+    step(params, state, *batch)
+
+
 def test_the_state_of_another_optimizer():
     params, batch = problem()
     step = lb.make_step(loss_fn, lb.sam(SGD))
