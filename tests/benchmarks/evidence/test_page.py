@@ -127,7 +127,7 @@ def test_ten_random_trials_beside_the_grid():
     best, same = best_of_grid("SAM").mean(), best_of_grid("Lookbehind-SAM").mean()
     assert lookbehind - sam > 2
     assert abs(same - best) < 0.1
-    assert "as high at the best of a [grid](docs/evidence/range.md)" in README
+    assert "level at the best of a [grid](docs/evidence/range.md)" in README
 
 
 def accuracies(method):
