@@ -290,3 +290,18 @@ def test_variances_on_the_noisy_quadratic():
     assert (np.abs(sgd / v_sgd - 1) < 4 * error).all()
     assert (np.abs(lookahead / v_lookahead - 1) < 4 * error).all()
     assert (v_lookahead < (1 - 8 * error) * v_sgd).all()  # the test can tell them apart
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        optax.contrib.schedule_free_sgd(0.1),
+        optax.contrib.cocob(),
+        optax.contrib.madgrad(0.1),
+    ],
+    ids=["schedule_free", "cocob", "madgrad"],
+)
+def test_a_base_with_a_copy_of_the_parameters(base):
+    """It would jump back to where its copy is, after a synchronization."""
+    with pytest.raises(TypeError, match=r"^base must not keep a copy of the"):
+        lb.lookahead(base).init(jnp.ones(2))
