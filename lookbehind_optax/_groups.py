@@ -3,6 +3,7 @@
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from lookbehind_optax import _loop
 
@@ -20,12 +21,20 @@ def one_after_another(function, axis_name):
     """
 
     def call(*args):
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        leaves, structure = jax.tree.flatten(args)
+        arrays = [x for x in leaves if _is_array(x)]
+
+        def of_arrays(*arrays):  # flags, functions and the like stay as they are
+            found = iter(arrays)
+            merged = [next(found) if _is_array(x) else x for x in leaves]
+            return function(*jax.tree.unflatten(structure, merged))
+
+        closed, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
         equations = list(_loop.equations(closed.jaxpr))
         alone = not any(_mentions(axis_name, eqn) for eqn in equations)
         if not (alone and any(map(_loop.is_convolution, equations))):
             return function(*args)
-        out = _in_sequence(closed.jaxpr)(closed.consts, *jax.tree.leaves(args))
+        out = _in_sequence(closed.jaxpr)(closed.consts, *arrays)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
     return call
@@ -64,6 +73,10 @@ def _in_sequence(jaxpr):
         return out, jax.tree.map(lambda _: True, out)
 
     return of_one
+
+
+def _is_array(x):
+    return isinstance(x, (jax.Array, np.ndarray))
 
 
 def _mentions(axis_name, eqn):

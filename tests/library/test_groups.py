@@ -3,6 +3,7 @@
 import functools
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -237,6 +238,31 @@ def test_options_beside_groups(options):
     ]
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("convolve", [True, False], ids=["conv", "dense"])
+def test_flags_and_functions_by_keyword_in_groups(convolve):
+    """They are no arrays, and stay what they are."""
+    params, (x, _), _ = problem(ConvNet())
+    kernel = params["params"]["Conv_0"]["kernel"]
+
+    def loss(kernel, x, *, train, activation):
+        assert train is True
+        if not convolve:
+            return jnp.mean(activation(jnp.einsum("nhwi,abio->no", x, kernel)))
+        found = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.mean(activation(found))
+
+    optimizer = lb.lookbehind_sam(SGD, 0.1, 2, **AXIS)
+    step = lb.make_step(loss, optimizer, m=6, **AXIS)
+    call = lambda p, s, x: step(p, s, x, train=True, activation=jnp.tanh)
+    got = jax.jit(call)(kernel, optimizer.init(kernel), x)
+    plain = lambda p, x: loss(p, x, train=True, activation=jnp.tanh)
+    step = lb.make_step(plain, optimizer, m=6, **AXIS)
+    expected = jax.jit(step)(kernel, optimizer.init(kernel), x)
+    chex.assert_trees_all_equal(got, expected)
 
 
 def test_statistics_in_groups(x64):
