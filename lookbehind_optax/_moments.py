@@ -24,6 +24,9 @@ COPIES = (
     optax.contrib.COCOBState,
 )
 
+# What those states call their counts of updates that have moments beside them.
+_COUNTS = {"count", "count_m2", "t", "is_initial_step"}
+
 
 def check_no_copy(base_state: Any, copies: tuple[Any, ...] = COPIES) -> None:
     """Refuses bases with positions of their own, which α wouldn't move back."""
@@ -79,13 +82,17 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
         return moved
 
     def restart(node, initial, of_moments):
-        counts_moments = _has_count(node) and jax.tree.leaves(of_moments)
-        return node._replace(count=initial.count) if counts_moments else node
+        counts = _counts(node)
+        if not (counts and jax.tree.leaves(of_moments)):
+            return node
+        return node._replace(**{name: getattr(initial, name) for name in counts})
 
-    return jax.tree.map(restart, moved, start, alphas, is_leaf=_has_count)
+    return jax.tree.map(
+        restart, moved, start, alphas, is_leaf=lambda node: bool(_counts(node))
+    )
 
 
-def _has_count(node: Any) -> bool:
-    """Whether a node is the state of one transformation, and counts its updates."""
-    fields = getattr(node, "_fields", ())
-    return "count" in fields and not {"base_state", "inner_state"}.intersection(fields)
+def _counts(node: Any) -> set[str]:
+    """The counts of updates in a node that is the state of one transformation."""
+    fields = set(getattr(node, "_fields", ()))
+    return set() if fields & {"base_state", "inner_state"} else fields & _COUNTS

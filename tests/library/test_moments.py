@@ -4,6 +4,7 @@ import functools
 from typing import Any
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,6 +188,25 @@ def test_reset_starts_no_other_count_again(name):
     assert any("ScaleByAdamState" in str(path) for path, _ in counts)
     for path, count in counts:
         assert count == (0 if "ScaleByAdamState" in str(path) else 2)
+
+
+COUNTED = {
+    "adam": optax.adam(0.1),
+    "adan": optax.adan(0.1),
+    "ademamix": optax.contrib.ademamix(0.1),
+    "simplified ademamix": optax.contrib.simplified_ademamix(0.1),
+    "optimistic": optax.optimistic_gradient_descent(0.1),
+    "optimistic adam": optax.optimistic_adam_v2(0.1),
+}
+
+
+@pytest.mark.parametrize("name", each(COUNTED, ["adan", "optimistic"]))
+def test_reset_restores_all_that_counts_moments(name):
+    """Whatever the base calls it."""
+    optimizer = lb.lookahead(lenient(COUNTED[name]), k=2, pullback="reset")
+    ((before, _), (params, state)) = train(optimizer, 2, jnp.ones(2), lambda p, i: p)
+    assert (before != params).all()
+    chex.assert_trees_all_equal(state.base_state, optimizer.init(params).base_state)
 
 
 def after_two(decay):
