@@ -94,7 +94,8 @@ def lookahead(
 
     Raises:
       TypeError: if an argument has the wrong type; `init` and `update` raise it for
-        parameters that aren't floating-point or complex arrays.
+        parameters that aren't floating-point or complex arrays, and `init` for a base
+        that keeps a copy of them, such as another lookahead.
       ValueError: if k < 1, α is negative or not finite (where that is known
         statically), `pullback` is unknown, or `outer` is combined with α or
         "pullback"; `update` raises it if `params` is missing and for gradients that
@@ -136,7 +137,7 @@ def lookahead(
     def init_fn(params):
         _params.check_params(params)
         base_state = base.init(params)
-        _moments.check_no_copy(base_state)
+        _moments.check_no_copy(base_state, (LookaheadState, *_moments.COPIES))
         return LookaheadState(
             count=jnp.zeros([], jnp.int32),
             slow=_copy(params),  # params and state may both be donated
@@ -203,8 +204,8 @@ def eval_params(state: optax.OptState, params: Params) -> Params:
       params: the parameters that the optimizer updates, the fast weights.
 
     Returns:
-      A tree like `params`: the slow weights of the outermost lookahead, or `params`
-      if there is none; with `optax.partition`, leaf by leaf.
+      A tree like `params`: the slow weights of the lookahead, or `params` if there is
+      none; with `optax.partition`, leaf by leaf.
 
     Example:
       >>> import jax.numpy as jnp

@@ -233,7 +233,6 @@ def test_eval_params_finds_the_slow_weights_anywhere():
         optax.inject_hyperparams(lb.lookahead, static_args=("base", "k"))(
             optax.sgd(0.1)
         ),
-        lb.lookahead(lb.lookahead(optax.sgd(0.1))),
         lb.lookahead(lb.lookbehind_sam(optax.sgd(0.1))),
     ):
         state = optimizer.init(params)
@@ -298,8 +297,9 @@ def test_variances_on_the_noisy_quadratic():
         optax.contrib.schedule_free_sgd(0.1),
         optax.contrib.cocob(),
         optax.contrib.madgrad(0.1),
+        lb.lookahead(optax.sgd(0.1)),
     ],
-    ids=["schedule_free", "cocob", "madgrad"],
+    ids=["schedule_free", "cocob", "madgrad", "lookahead"],
 )
 def test_a_base_with_a_copy_of_the_parameters(base):
     """It would jump back to where its copy is, after a synchronization."""
