@@ -18,7 +18,8 @@ class Evaluation(NamedTuple):
     """The result of one pass over the batch.
 
     Attributes:
-      loss: the mean over the micro-batches; float32 or wider.
+      loss: the mean over the micro-batches; float32 or wider. NaN at a perturbed point
+        where the loss scale made the gradient overflow.
       grads: its gradient, conjugated for complex parameters, as Optax expects; all NaN
         if the loss scale made any part of it overflow. None if not requested.
       aux: what the loss function returns besides the loss, averaged like it; values
@@ -54,7 +55,12 @@ class Evaluator:
             batch = jax.tree.map(lambda x: x[0 if i is None else i], batch)
         if self.fresh_keys and i is not None:
             batch, context = _keys.fold((batch, context), n)
-        return self._mean(self._gradient, params, batch, context)
+        found = self._mean(self._gradient, params, batch, context)
+        if i is None or self.dynamic_scale is None:
+            return found
+        # A base may hide the NaNs of an overflow; the loss reports them to the step.
+        loss = jnp.where(is_finite(found.grads), found.loss, jnp.nan)
+        return found._replace(loss=loss)
 
     def forward(self, params, batch, context):
         """The clean pass without a gradient."""

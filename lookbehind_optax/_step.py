@@ -40,12 +40,17 @@ class StepOutput(NamedTuple):
       grad_norm: norm of the clean gradient; float32 scalar.
       perturbed_loss: loss at the last perturbed point, the same as `loss` if the
         optimizer doesn't climb; float32 scalar. `perturbed_loss - loss` is the
-        sharpness that the climb found.
+        sharpness that the climb found. NaN if a loss scale made a perturbed gradient
+        overflow.
       alpha: α of the step, averaged over tensors if each has its own; 1 if nothing was
         interpolated; float32 scalar.
       finite: whether all gradients of the step were finite; if not, the step changed
         nothing. None without `dynamic_scale`.
       dynamic_scale: the loss scale for the next step; None without one.
+
+    A wrapper such as `optax.apply_if_finite` may skip a step of a sharpness-aware
+    optimizer: `grad_norm`, `perturbed_loss` and `alpha` are then those of the last step
+    that it took.
     """
 
     loss: jax.Array

@@ -809,6 +809,22 @@ def test_an_overflowing_step_changes_nothing(name):
     assert a is not cool["a"]
 
 
+@pytest.mark.parametrize("name", ["skips it", "zeroes it"])
+def test_an_overflow_that_only_the_last_gradient_has(name):
+    """The loss is finite there, and the base hides what isn't."""
+    base = {"skips it": optax.apply_if_finite(SGD, 9), "zeroes it": optax.zero_nans()}
+    optimizer = lb.sam(base[name], rho=0.5)
+    params = jnp.array(10.0)
+    state = optimizer.init(params)
+    step = jax.jit(lb.make_step(lambda p: jnp.exp(p.astype(jnp.float16)), optimizer))
+    scale = DynamicScale(scale=2.0)  # exp(10) = 22 026, 2 exp(10.5) = 72 631
+    *after, out = step(params, state, dynamic_scale=scale)
+    chex.assert_trees_all_equal(after, [params, state])
+    assert not out.finite
+    assert out.dynamic_scale.scale == 1.0
+    assert jnp.isfinite(out.loss)
+
+
 # Changing the optimizer half way.
 
 
