@@ -94,5 +94,7 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
 
 def _counts(node: Any) -> set[str]:
     """The counts of updates in a node that is the state of one transformation."""
-    fields = set(getattr(node, "_fields", ()))
-    return set() if fields & {"base_state", "inner_state"} else fields & _COUNTS
+    fields: set[str] = set(getattr(node, "_fields", ()))
+    if fields & {"base_state", "inner_state"}:  # it holds the state of another
+        return set()
+    return fields & _COUNTS
