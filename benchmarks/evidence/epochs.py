@@ -59,3 +59,8 @@ AGAIN = NOISY_LABELS._replace(about=f"{NOISY_LABELS.about} The second search", s
 SEARCHES = NOISY_LABELS._replace(
     about=f"{NOISY_LABELS.about} A search for each seed", searches=10
 )
+# The same trainings, scored by what their validation images really are.
+CLEAN = SEARCHES._replace(
+    about=f"{SEARCHES.about}, by clean validation labels",
+    config=dataclasses.replace(SEARCHES.config, clean_validation=True),
+)

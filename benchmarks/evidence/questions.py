@@ -18,6 +18,7 @@ QUESTIONS: dict[str, Question] = {
     **{f"epochs-{percent}": epochs.question(percent) for percent in epochs.LEVELS},
     "epochs-40-again": epochs.AGAIN,
     "searches-40": epochs.SEARCHES,
+    "searches-40-clean": epochs.CLEAN,
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
     "rates-best": radius.BEST_OF_RATES,

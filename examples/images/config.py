@@ -37,6 +37,8 @@ class Images(Settings):
       label_noise: share of the training examples whose label is replaced by another
         one, drawn uniformly by seed. The log then has flipped_accuracy, the share of
         these wrong labels that the network predicts.
+      clean_validation: whether examples that are held out for validation keep their
+        labels. Otherwise they are as noisy as the rest.
       augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
         "yes" for color images.
       image_size: height and width to which images are resized (or, if they differ in
@@ -52,6 +54,7 @@ class Images(Settings):
     data_dir: DataFolder | None = None
     validation: Share = 0.0
     label_noise: Share = 0.0
+    clean_validation: bool = False
     augment: Literal["auto", "yes", "no"] = "auto"
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     model: str = "convnet"

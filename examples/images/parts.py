@@ -3,7 +3,7 @@
 Labels are made wrong on purpose to see whether an optimizer memorizes them: with
 symmetric noise, each wrong label is drawn uniformly among the other classes. Some of
 the training examples are held out for validation, so that nothing is chosen by the test
-set. The noise comes first, so that a validation split is as noisy as the rest.
+set. They are as noisy as the rest, unless they are to keep their labels.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,11 @@ class Parts(NamedTuple):
 
 
 def divide(
-    dataset: data.Dataset | data.Streamed, noise: float, share: float, seed: int
+    dataset: data.Dataset | data.Streamed,
+    noise: float,
+    share: float,
+    seed: int,
+    clean: bool = False,
 ) -> Parts:
     """Gives wrong labels to some training examples, and holds some of them out.
 
@@ -42,6 +46,7 @@ def divide(
       noise: share of the training examples that get a wrong label.
       share: of the training examples, to hold out.
       seed: of the wrong labels; what is held out doesn't depend on it.
+      clean: whether what is held out keeps its labels.
 
     Raises:
       ValueError: if a share is of no example, or of all.
@@ -52,8 +57,8 @@ def divide(
     given, flipped = flip(labels, dataset.classes, noise, seed)
     held_out = hold_out(labels, share)
 
-    def select(indices):
-        return data.select(train, indices, given[indices])
+    def select(indices, all_labels):
+        return data.select(train, indices, all_labels[indices])
 
     watched = np.sort(flipped[~held_out[flipped]][:WATCHED])
     if noise and not len(watched):
@@ -62,9 +67,9 @@ def divide(
             f"which changes {len(flipped)} images, all of them held out"
         )
     return Parts(
-        select(np.flatnonzero(~held_out)),
-        select(np.flatnonzero(held_out)) if share else None,
-        select(watched) if noise else None,
+        select(np.flatnonzero(~held_out), given),
+        select(np.flatnonzero(held_out), labels if clean else given) if share else None,
+        select(watched, given) if noise else None,
     )
 
 

@@ -57,7 +57,11 @@ class Training(Phased):
         """Builds network, optimizers and steps; nothing is computed yet."""
         super().__init__(config)
         self.parts = parts.divide(
-            dataset, config.label_noise, config.validation, config.seed
+            dataset,
+            config.label_noise,
+            config.validation,
+            config.seed,
+            config.clean_validation,
         )
         self.test = dataset.test
         self.judge = "test" if self.parts.valid is None else "valid"

@@ -55,6 +55,7 @@ def test_every_row_is_a_training_of_its_own(name):
 # Rows that are compared with one another alone.
 WITHOUT_A_PRICE = (
     *("budget-40", "epochs-40", "epochs-0", "epochs-40-again", "searches-40"),
+    "searches-40-clean",
     *("range", "rates", "rates-best"),
 )
 
@@ -123,6 +124,12 @@ def test_a_second_search_continues_the_first():
     for row in first.rows:
         after = cells.draw(all_of_them, row, 24 + 3)
         assert cells.draw(first, row, 24 + 3) == cells.draw(second, row, 3) == after
+
+
+def test_clean_labels_score_the_same_trainings():
+    noisy, clean = QUESTIONS["searches-40"], QUESTIONS["searches-40-clean"]
+    config = dataclasses.replace(noisy.config, clean_validation=True)
+    assert clean == noisy._replace(about=clean.about, config=config)
 
 
 def test_each_seed_has_a_search_of_its_own():

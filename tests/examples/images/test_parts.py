@@ -90,6 +90,11 @@ def test_parts_of_a_dataset(streamed):
     assert len(valid) == 100
     np.testing.assert_array_equal(labels, given[train])
     np.testing.assert_array_equal(valid_labels, given[valid])  # as noisy
+    clean = parts.divide(whole, noise=0.4, share=0.1, seed=3, clean=True)
+    for part, other in zip(clean, divided, strict=True):
+        np.testing.assert_array_equal(numbers(part)[0], numbers(other)[0])
+    np.testing.assert_array_equal(numbers(clean.train)[1], labels)
+    np.testing.assert_array_equal(numbers(clean.valid)[1], LABELS[valid])
     wrong, wrong_labels = numbers(divided.flipped)
     np.testing.assert_array_equal(wrong, np.setdiff1d(flipped, valid))
     np.testing.assert_array_equal(wrong_labels, given[wrong])
