@@ -39,9 +39,9 @@ class StepOutput(NamedTuple):
         without `has_aux`.
       grad_norm: norm of the clean gradient; float32 scalar.
       perturbed_loss: loss at the last perturbed point, the same as `loss` if the
-        optimizer doesn't climb; float32 scalar. `perturbed_loss - loss` is the
-        sharpness that the climb found. NaN if a loss scale made a perturbed gradient
-        overflow.
+        optimizer doesn't climb, or is `optax.contrib.sam`, which doesn't report it;
+        float32 scalar. `perturbed_loss - loss` is the sharpness that the climb found.
+        NaN if a loss scale made a perturbed gradient overflow.
       alpha: α of the step, averaged over tensors if each has its own; 1 if nothing was
         interpolated; float32 scalar.
       finite: whether all gradients of the step were finite; if not, the step changed
