@@ -33,14 +33,14 @@ def test_differences():
     p = float(claim.split(" | ")[4])
     assert (
         f"{sam.mean:.1f} points more than SAM ({sam.low:.2f} to {sam.high:.2f}; "
-        f"p = {p:.2f} after Holm's correction), on each of the three seeds, and "
+        f"p = {p:.2f} after Holm's correction), on each of the five seeds, and "
         f"{sgd.mean:.1f} more than SGD ({sgd.low:.1f} to {sgd.high:.1f})"
     ) in PAGE
     accuracies = [
         differences.values(RESULTS, it, "test_accuracy") for it in (OURS, SAM)
     ]
     assert (accuracies[0] > accuracies[1]).all()
-    assert len(accuracies[0]) == 3
+    assert len(accuracies[0]) == 5
     between = over(SAM, SGD)
     interval = f"({between.low:.1f} to {between.high:.1f})"
     assert f"SAM is {between.mean:.1f} points above SGD {interval}" in PAGE
@@ -55,8 +55,8 @@ def test_accuracies_and_forgetting():
     assert "is at {:.1f} %, SAM at {:.1f} and SGD at {:.1f},".format(*means) in lifelong
     for label in (OURS, SAM, SGD):
         lost = 100 * np.mean(differences.values(RESULTS, label, "forgetting"))
-        assert f"{lost:.0f}" == "11"
-    assert "is about the same for all, 11 points" in PAGE
+        assert f"{lost:.0f}" in ("11", "12")
+    assert "is about the same for all, 11 to 12 points" in PAGE
 
 
 def test_what_the_trials_chose():
