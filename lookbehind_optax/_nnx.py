@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
@@ -199,14 +198,15 @@ class _Stream:
 
 def _without_streams(arguments):
     """The arguments with a `_Stream` for each random stream, and the streams."""
-    from flax import nnx
+    streams = []
 
     def take(x):
-        return _Stream(next(indices)) if _is_stream(x) else x
+        if not _is_stream(x):
+            return x
+        streams.append(x)
+        return _Stream(len(streams) - 1)
 
-    indices = itertools.count()
-    rest = jax.tree.map(take, arguments, is_leaf=_is_stream)
-    return rest, _trees.nodes(arguments, (nnx.Rngs, nnx.RngStream))
+    return jax.tree.map(take, arguments, is_leaf=_is_stream), streams
 
 
 def _with_streams(arguments, streams):
