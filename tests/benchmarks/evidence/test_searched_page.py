@@ -113,6 +113,23 @@ def test_what_goes_wrong():
     assert f"Two points on clean labels are {2 * scale:.1f} on noisy ones" in PAGE
 
 
+def test_a_rate_too_high_for_its_radius():
+    params = [
+        (seed["params"], seed["test_accuracy"])
+        for label in ("SAM", OURS)
+        for seed in TEN["rows"][label]["seeds"].values()
+    ]
+    rates = [it["learning_rate"] for it, accuracy in params if accuracy < 0.82]
+    assert f"its radius ({min(rates):.2f} to {max(rates):.2f}; SAM ends" in PAGE
+    slow = [
+        100 * accuracy
+        for it, accuracy in params
+        if it["epochs"] == 25 and round(it["learning_rate"], 2) == 0.02
+    ]
+    sentence = f"SAM ends at {min(slow):.1f} to {max(slow):.1f} % with a rate of 0.02"
+    assert sentence in PAGE
+
+
 def test_sgd_is_easy_to_search():
     seeds = TEN["rows"]["SGD"]["seeds"].values()
     assert sum(seed["params"]["epochs"] == 6 for seed in seeds) == 9
@@ -204,6 +221,48 @@ def test_clean_labels_choose_better():
     for who, label in (("SAM's accuracies scatter by", 1), (f"those of {OURS} by", 2)):
         points = " points" if label == 1 else ""
         assert f"{who} {clean[label]:.1f}{points}, not {noisy[label]:.1f}" in PAGE
+
+
+def test_what_clean_labels_choose():
+    choose = text("docs/choose.md")
+    sentences = {
+        "SGD": "SGD for 6 epochs nine times (rates of {:.2f} to {:.2f})",
+        "SAM": "12 or 25 nine times ({:.2f} to {:.2f}, ρ from {:.2f} to {:.1f})",
+        OURS: "17 eight times ({:.2f} to {:.2f}, ρ from {:.2f} to {:.2f})",
+    }
+    epochs = {"SGD": (6,), "SAM": (12, 25), OURS: (17,)}
+    for label, times in {"SGD": 9, "SAM": 9, OURS: 8}.items():
+        seeds = CLEAN["rows"][label]["seeds"].values()
+        found = [
+            it["params"] for it in seeds if it["params"]["epochs"] in epochs[label]
+        ]
+        assert len(found) == times
+        names = ("learning_rate", "rho") if label != "SGD" else ("learning_rate",)
+        ends = [end(it[name] for it in found) for name in names for end in (min, max)]
+        assert sentences[label].format(*ends) in choose
+
+
+def test_prices_and_calibration_of_the_searches():
+    choose = text("docs/choose.md")
+    errors = []
+    for results in (TEN, CLEAN):
+        sgd = mean(results, "SGD", "gradients")
+        for label in ("SAM", OURS):
+            assert 5 < mean(results, label, "gradients") / sgd < 7
+            errors.append(mean(results, label, "test_ece"))
+        errors.append(mean(results, "SGD", "test_ece"))
+    assert "The climbs took 5 to 7 times SGD's gradients" in choose
+    assert f"{min(errors):.0f} to {max(errors):.0f} % for [all of them]" in choose
+    gains = [mean(CLEAN, label) - mean(TEN, label) for label in ("SGD", "SAM", OURS)]
+    assert f"end {min(gains):.1f} to {max(gains):.1f} points higher" in PAGE
+
+
+def test_single_searches():
+    adds = [over(it, OURS, "SAM") for it in (FIRST, SECOND, read("noise-40"))]
+    means = [it.mean for it in adds]
+    assert max(it.p for it in adds) < 0.05
+    sentence = f"put it [{min(means):.1f} to {max(means):.1f} points]"
+    assert sentence in text("docs/choose.md")
 
 
 def test_the_same_training_twice():

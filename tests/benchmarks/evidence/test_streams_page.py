@@ -51,8 +51,17 @@ def test_accuracies_and_forgetting():
         100 * np.mean(differences.values(RESULTS, label, "test_accuracy"))
         for label in (OURS, SAM, SGD)
     ]
-    lifelong = " ".join(Path("docs/lifelong.md").read_text().split())
+    lifelong, choose = (
+        " ".join(Path(f"docs/{it}.md").read_text().split())
+        for it in ("lifelong", "choose")
+    )
     assert "is at {:.1f} %, SAM at {:.1f} and SGD at {:.1f},".format(*means) in lifelong
+    sentence = "SGD {2:.1f} %, SAM {1:.1f}, Lookbehind-SAM {0:.1f}"
+    assert sentence.format(*means) in choose
+    assert (
+        f"Expected were 60 % for SAM, 2 points above SGD; it is at {means[1]:.1f}"
+        in (PAGE)
+    )
     for label in (OURS, SAM, SGD):
         lost = 100 * np.mean(differences.values(RESULTS, label, "forgetting"))
         assert f"{lost:.0f}" in ("11", "12")
@@ -62,7 +71,7 @@ def test_accuracies_and_forgetting():
 def test_what_the_trials_chose():
     radii = [it["params"]["rho"] for it in RESULTS["rows"][OURS]["trials"].values()]
     assert best_trial(OURS)["params"]["rho"] == min(radii)
-    assert f"the smallest radius of the six, {min(radii):.3f}." in PAGE
+    assert f"the smallest radius of the six, {min(radii):.3f}, and the highest" in PAGE
     for label in (OURS, SGD):
         trials = RESULTS["rows"][label]["trials"].values()
         highest = max(it["params"]["learning_rate"] for it in trials)
