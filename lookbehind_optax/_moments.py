@@ -24,7 +24,7 @@ COPIES = (
     optax.contrib.COCOBState,
 )
 
-# What those states call their counts of updates that have moments beside them.
+# What states call their counts of updates, where they hold moments beside them.
 _COUNTS = {"count", "count_m2", "t", "is_initial_step"}
 
 
