@@ -269,7 +269,7 @@ def test_prices_and_calibration_of_the_searches():
             assert 5 < mean(results, label, "gradients") / sgd < 7
             errors.append(mean(results, label, "test_ece"))
         errors.append(mean(results, "SGD", "test_ece"))
-    assert "The climbs took 5 to 7 times SGD's gradients" in choose
+    assert "These two took 5 to 7 times SGD's gradients" in choose
     assert f"{min(errors):.0f} to {max(errors):.0f} % for [all of them]" in choose
     gains = [mean(CLEAN, label) - mean(TEN, label) for label in ("SGD", "SAM", OURS)]
     assert f"end {min(gains):.1f} to {max(gains):.1f} points higher" in PAGE
