@@ -292,7 +292,7 @@ def every_descent(
     _moments.check(pullback)
 
     def start(step):
-        _moments.check_no_copy(step.base_state, (LookaheadState, *_moments.COPIES))
+        _moments.check_no_copy(step.base_state, LookaheadState)
         moved = optax.tree.zeros_like(step.params)
         first = moved if adaptive and step.k > 1 else None  # an angle needs two
         return _Fast(moved, first, step.base_state)

@@ -137,7 +137,7 @@ def lookahead(
     def init_fn(params):
         _params.check_params(params)
         base_state = base.init(params)
-        _moments.check_no_copy(base_state, (LookaheadState, *_moments.COPIES))
+        _moments.check_no_copy(base_state, LookaheadState)
         return LookaheadState(
             count=jnp.zeros([], jnp.int32),
             slow=_copy(params),  # params and state may both be donated

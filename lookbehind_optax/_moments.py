@@ -18,7 +18,7 @@ def check(pullback: str) -> None:
 
 
 # The states of bases that keep positions of the weights, and step towards or from them.
-COPIES = (
+_COPIES = (
     optax.contrib.ScheduleFreeState,
     optax.contrib.MadgradState,
     optax.contrib.COCOBState,
@@ -28,9 +28,9 @@ COPIES = (
 _COUNTS = {"count", "count_m2", "t", "is_initial_step"}
 
 
-def check_no_copy(base_state: Any, copies: tuple[Any, ...] = COPIES) -> None:
+def check_no_copy(base_state: Any, *others: type) -> None:
     """Refuses bases with positions of their own, which α wouldn't move back."""
-    if found := _trees.nodes(base_state, copies):
+    if found := _trees.nodes(base_state, (*_COPIES, *others)):
         raise TypeError(
             "base must not keep a copy of the parameters, which α doesn't move back "
             f"with the weights; its state has a {type(found[0]).__name__}. "
