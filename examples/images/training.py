@@ -61,7 +61,7 @@ class Training(Phased):
             config.label_noise,
             config.validation,
             config.seed,
-            config.clean_validation,
+            clean=config.clean_validation,
         )
         self.test = dataset.test
         self.judge = "test" if self.parts.valid is None else "valid"

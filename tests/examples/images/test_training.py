@@ -15,6 +15,7 @@ from examples.images.__main__ import report
 from examples.images.config import Config
 from examples.images.models import MODELS
 from examples.images.models import VisionTransformer
+from examples.images.parts import hold_out
 from examples.images.training import Training
 from examples.trainer import plots
 from examples.trainer import runs
@@ -185,6 +186,17 @@ def test_wrong_labels_are_learned_by_heart(tmp_path):
     assert before["flipped_accuracy"] < 0.5
     assert after["flipped_accuracy"] == 1.0
     assert training.conclude(state) == {}
+
+
+def test_a_clean_validation_keeps_its_labels(digits):
+    noisy, clean = (
+        Training(Config(label_noise=0.4, validation=0.1, **options), digits).parts
+        for options in ({}, {"clean_validation": True})
+    )
+    held_out = hold_out(digits.train.labels, 0.1)
+    np.testing.assert_array_equal(clean.valid.labels, digits.train.labels[held_out])
+    assert (noisy.valid.labels != clean.valid.labels).any()
+    np.testing.assert_array_equal(clean.train.labels, noisy.train.labels)
 
 
 def test_what_is_evaluated_is_what_the_network_says(digits):
