@@ -37,6 +37,12 @@ def over(results, row, other):
     return found
 
 
+def claims(name, results):
+    """The cells of the rows of the table of claims."""
+    table = answers.claims_table(QUESTIONS[name], results).splitlines()
+    return [line.strip("| ").split(" | ") for line in table[2:]]
+
+
 def chosen(results, label):
     (params,) = {
         tuple(seed["params"].items())
@@ -55,11 +61,7 @@ def test_ten_searches():
         f"{adds.mean:.1f} above SAM {intervals[1]}. SAM's difference to SGD is "
         f"{sam.mean:.1f} {intervals[2]}."
     ) in PAGE
-    verdicts = [
-        line.strip("| ").split(" | ")[-1]
-        for line in answers.claims_table(QUESTIONS["searches-40"], TEN).splitlines()[2:]
-    ]
-    assert verdicts == ["not shown"] * 4
+    assert [claim[-1] for claim in claims("searches-40", TEN)] == ["not shown"] * 4
     for page in ("README.md", "docs/choose.md"):
         assert f"{adds.mean:+.1f} points ({adds.low:.1f} to {adds.high:.1f})" in text(
             page
@@ -201,11 +203,9 @@ def test_ten_searches_by_clean_labels():
         f"{ours.mean:.1f} {intervals[1]}; {OURS}'s difference to SAM is "
         f"{adds.mean:.1f} {intervals[2]}."
     ) in PAGE
-    table = answers.claims_table(QUESTIONS["searches-40-clean"], CLEAN).splitlines()
-    claims = [line.strip("| ").split(" | ") for line in table[2:]]
-    verdicts = [claim[-1] for claim in claims]
-    assert verdicts == ["not shown", "not shown", "not shown", "not shown"]
-    corrected = [float(claim[4]) for claim in claims[:2]]
+    found = claims("searches-40-clean", CLEAN)
+    assert [claim[-1] for claim in found] == ["not shown"] * 4
+    corrected = [float(claim[4]) for claim in found[:2]]
     assert "after Holm's correction p is {:.2f} and {:.2f}".format(*corrected) in PAGE
     means = [mean(CLEAN, label) for label in ("SGD", "SAM", OURS)]
     assert f"Expected were {means[0]:.1f} % for SGD, as it came" in PAGE
