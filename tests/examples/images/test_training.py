@@ -194,6 +194,8 @@ def test_a_clean_validation_keeps_its_labels(digits):
         for options in ({}, {"clean_validation": True})
     )
     held_out = hold_out(digits.train.labels, 0.1)
+    assert noisy.valid is not None
+    assert clean.valid is not None
     np.testing.assert_array_equal(clean.valid.labels, digits.train.labels[held_out])
     assert (noisy.valid.labels != clean.valid.labels).any()
     np.testing.assert_array_equal(clean.train.labels, noisy.train.labels)
