@@ -19,6 +19,7 @@ QUESTIONS: dict[str, Question] = {
     "epochs-40-again": epochs.AGAIN,
     "searches-40": epochs.SEARCHES,
     "searches-40-clean": epochs.CLEAN,
+    "searches-40-convnet": epochs.CONVNET,
     "range": radius.QUESTION,
     "rates": radius.OVER_RATES,
     "rates-best": radius.BEST_OF_RATES,
