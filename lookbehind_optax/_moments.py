@@ -34,7 +34,8 @@ def check_no_copy(base_state: Any, *others: type) -> None:
         raise TypeError(
             "base must not keep a copy of the parameters, which α doesn't move back "
             f"with the weights; its state has a {type(found[0]).__name__}. "
-            "Use another base; lookahead goes outside: lookahead(lookbehind_sam(...))."
+            "Use another base; lookahead goes outside the rest, and only once: "
+            "lookahead(lookbehind_sam(...))."
         )
 
 
