@@ -44,6 +44,8 @@ class Lifelong(Settings):
         cmaml_lookahead+replay; all of examples/lifelong/methods.py if not given.
       epochs: passes over each task. Only the first one fills the memory.
       batch_size: number of new images in a step.
+      glances: steps on each batch, as Look-ahead MAML's code calls them. Each has other
+        images from the memory, which gets the batch after the first one.
       replay_size: number of images that replay adds to a step, or all in the memory if
         it has fewer.
       memory: number of images in the replay memory.
@@ -70,6 +72,7 @@ class Lifelong(Settings):
     methods: tuple[Annotated[str, among(METHODS)], ...] = ()
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 10
+    glances: PositiveInt = 1
     replay_size: PositiveInt = 10
     memory: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     learning_rate: NonNegativeFloat = 0.03

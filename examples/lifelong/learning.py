@@ -5,6 +5,7 @@ logits of its own task. With replay, each batch is joined by images from a memor
 (`examples.lifelong.replay`), in one mean loss.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import functools
 import time
@@ -142,6 +143,20 @@ def accuracy_by_task(network: Network, params: Any, test: Any) -> np.ndarray:
     return np.bincount(task, correct) / np.bincount(task)
 
 
+def batches(
+    config: Lifelong, of_task: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[bool, np.ndarray]]:
+    """The images of each step of a task, and whether they are new."""
+    images = rng.permutation(np.flatnonzero(of_task))
+    images = images[: config.images_per_task].astype(np.int32)
+    count = len(images) // config.batch_size
+    for epoch in range(config.epochs):
+        order = rng.permutation(images)[: count * config.batch_size]
+        for indices in order.reshape(count, -1):
+            for glance in range(config.glances):
+                yield epoch == glance == 0, indices
+
+
 def learn(
     learner: Learner, stream: tasks.Stream, seed: int
 ) -> tuple[np.ndarray, int, Any]:
@@ -166,20 +181,15 @@ def learn(
     memory = replay.empty(config.memory, stream.train)
     key, steps, rows = jax.random.key(seed), 0, []
     for task in range(len(stream.classes)):
-        images = rng.permutation(np.flatnonzero(stream.train.tasks == task))
-        images = images[: config.images_per_task].astype(np.int32)
-        batches = len(images) // config.batch_size
         loss = jnp.zeros([])
-        for epoch in range(config.epochs):
-            order = rng.permutation(images)[: batches * config.batch_size]
-            for indices in order.reshape(batches, -1):
-                keys = jax.random.split(jax.random.fold_in(key, steps))
-                params, opt_state, loss = learner.advance(
-                    params, opt_state, memory, train, indices, keys[0]
-                )
-                if epoch == 0:
-                    memory = remember(memory, train, indices, keys[1])
-                steps += 1
+        for is_new, indices in batches(config, stream.train.tasks == task, rng):
+            keys = jax.random.split(jax.random.fold_in(key, steps))
+            params, opt_state, loss = learner.advance(
+                params, opt_state, memory, train, indices, keys[0]
+            )
+            if is_new:
+                memory = remember(memory, train, indices, keys[1])
+            steps += 1
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of {learner.method.title} was {loss} at the end of task "

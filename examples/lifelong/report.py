@@ -50,6 +50,9 @@ def stream(config: Mapping[str, Any]) -> str:
     """What the tasks are, and what learns them, by the options of a `Lifelong`."""
     epochs = config["epochs"]
     often = "a single pass" if epochs == 1 else f"{epochs} epochs a task"
+    glances = config.get("glances", 1)  # older results have none
+    if glances > 1:
+        often += f", {glances} steps on each batch"
     return (
         f"{config['dataset']}, {config['classes_per_task']} classes a task, "
         f"{config['model']}, {often}"

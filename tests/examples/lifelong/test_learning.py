@@ -60,6 +60,37 @@ def test_every_method_learns(digits, tiny):
         assert np.diag(accuracies).mean() > 0.6, name
 
 
+def test_batches_by_hand(digits, tiny):
+    of_task = digits.train.labels == 3
+    config = dataclasses.replace(tiny, epochs=2, glances=3, images_per_task=20)
+    rng = np.random.default_rng(0)
+    is_new, chosen = zip(*learning.batches(config, of_task, rng), strict=True)
+    assert is_new == (True, False, False) * 2 + (False,) * 6
+    by_glance = np.array(chosen).reshape(2, 2, 3, 10)  # epochs, batches
+    np.testing.assert_array_equal(by_glance, by_glance[:, :, :1].repeat(3, axis=2))
+    first, second = (np.sort(it[:, 0].ravel()) for it in by_glance)
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(first)) == 20
+    assert of_task[first].all()
+
+
+def test_glances_fill_the_memory_once(digits, tiny, monkeypatch):
+    remembered, fractions = [], []
+    monkeypatch.setattr(
+        learning,
+        "remember",
+        lambda memory, train, indices, key: remembered.append(indices) or memory,
+    )
+    stream = tasks.split(digits, 5, seed=0)
+    for glances in (1, 2):
+        config = dataclasses.replace(tiny, classes_per_task=5, glances=glances)
+        learner = Learner(Network(config, digits), METHODS["sgd+replay"])
+        _, gradients, _ = learning.learn(learner, stream, 0)
+        fractions.append(gradients / glances)
+    np.testing.assert_array_equal(remembered[:12], remembered[12:])
+    assert fractions == [12, 12]
+
+
 def test_lookbehind_with_k_and_alpha_of_1_is_sam(digits, tiny):
     stream = tasks.split(digits, 5, seed=0)
     config = dataclasses.replace(tiny, classes_per_task=5, k=1, alpha=1.0, rho=0.2)
