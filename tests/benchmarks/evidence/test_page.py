@@ -24,12 +24,12 @@ FACTS = {
         "SAM, late, own anneal, 0.3",
         "SGD",
     ],
-    "end at an accuracy of {:.0f}, {:.0f} and {:.0f} %": [
+    "{:.0f} % (the last ones), {:.0f} % (the first) or {:.0f} % (spread evenly)": [
         "SAM, late, one anneal, 0.3",
         "SAM, early, 0.3",
         "SAM, spread evenly, 0.3",
     ],
-    "SGD with one is at {:.0f} %": ["SGD, two anneals"],
+    "A second anneal without a climb gives SGD {:.0f} %": ["SGD, two anneals"],
 }
 
 
