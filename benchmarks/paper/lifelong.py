@@ -10,9 +10,10 @@ numbers was chosen by results.
 """
 
 import dataclasses
+from pathlib import Path
 
 from benchmarks import reports
-from benchmarks.paper.experiment import Experiment
+from benchmarks.paper.experiment import Trainings
 from benchmarks.paper.sizes import SIZES
 from examples.lifelong import learning
 from examples.lifelong import report
@@ -24,7 +25,7 @@ title, table, figure = report.title, report.table, report.figure
 
 
 @settings
-class Streams(Experiment):
+class Streams(Trainings):
     """Compare the methods of examples.lifelong on streams of tasks.
 
     Two commands:
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     for config in SIZES[asked.size].lifelong:
         dataset = config.dataset.removeprefix("folder:")
         name = f"lifelong_{asked.size}_{dataset}_{config.epochs}.json"
-        results = learning.run(dataclasses.replace(config, data_dir=asked.data_dir))
+        config = dataclasses.replace(config, data_dir=asked.data_dir)
+        results = learning.run(config, asked.runs / Path(name).stem)
         reports.save(asked.output / name, "lifelong", results)
 
 

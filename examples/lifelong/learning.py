@@ -6,8 +6,9 @@ logits of its own task. With replay, each batch is joined by images from a memor
 """
 
 from collections.abc import Iterator
-import dataclasses
+import contextlib
 import functools
+from pathlib import Path
 import time
 from typing import Any
 
@@ -27,7 +28,8 @@ from examples.lifelong.maml import make_meta_loss
 from examples.lifelong.methods import Method
 from examples.lifelong.methods import METHODS
 from examples.lifelong.replay import Batch
-from examples.trainer.provenance import provenance
+from examples.lifelong.results import Results
+from examples.trainer import folders
 import lookbehind_optax as lb
 
 TEST_BATCH = 500
@@ -219,16 +221,22 @@ def check_sizes(config: Lifelong, streams: list[tasks.Stream]) -> None:
                 )
 
 
-def run(config: Lifelong) -> dict[str, Any]:
+def run(config: Lifelong, folder: Path | None = None) -> dict[str, Any]:
     """Learns with every method and seed.
+
+    Args:
+      config: of the comparison.
+      folder: keeps each run's accuracies when it ends, as lifelong.json; those that
+        are there aren't learned again. None to keep nothing.
 
     Returns:
       The configuration, what the numbers depend on, and for each method its
       accuracies (seeds, T, T), the gradients of a run and the seconds of all of them.
 
     Raises:
-      ValueError: if the configuration can't be run.
-      OSError: if the dataset can't be read or downloaded.
+      ValueError: if the configuration can't be run, or the folder has another.
+      OSError: if the dataset can't be read or downloaded, or another process uses the
+        folder.
       FloatingPointError: if a loss isn't finite.
     """
     check(config)
@@ -237,23 +245,19 @@ def run(config: Lifelong) -> dict[str, Any]:
     streams = [tasks.split(dataset, config.classes_per_task, seed) for seed in seeds]
     check_sizes(config, streams)
     network = Network(config, dataset)
-    names, found = config.methods or tuple(METHODS), {}
-    with tqdm(total=len(names) * config.seeds, unit="run") as progress:
-        for name in names:
-            progress.set_description(name)
-            begun = time.perf_counter()
-            learner = Learner(network, METHODS[name])
-            accuracies, gradients = [], 0
-            for seed, stream in zip(seeds, streams, strict=True):
-                accuracy, gradients, _ = learn(learner, stream, seed)
-                accuracies.append(accuracy.tolist())
-                progress.update()
-            found[name] = {
-                "accuracies": accuracies,
-                "gradients": gradients,
-                "seconds": time.perf_counter() - begun,
-            }
-    settings = dataclasses.asdict(config)
-    for name in ("data_dir", "output", "methods"):  # the numbers don't depend on these
-        del settings[name]
-    return {**provenance(), "config": settings, "methods": found}
+    names = config.methods or tuple(METHODS)
+    with contextlib.nullcontext() if folder is None else folders.locked(folder):
+        results = Results(config, folder and folder / "lifelong.json")
+        with tqdm(total=len(names) * config.seeds, unit="run") as progress:
+            for name in names:
+                progress.set_description(name)
+                done = results.count(name)
+                progress.update(done)
+                learner = Learner(network, METHODS[name])
+                for seed, stream in zip(seeds[done:], streams[done:], strict=True):
+                    begun = time.perf_counter()
+                    accuracies, gradients, _ = learn(learner, stream, seed)
+                    seconds = time.perf_counter() - begun
+                    results.add(name, accuracies, gradients, seconds)
+                    progress.update()
+    return results.values

@@ -10,7 +10,8 @@ from tests.processes import run
 
 @pytest.mark.slow
 def test_smoke(tmp_path):
-    done = run("benchmarks.paper.lifelong", "--output", tmp_path / "new")
+    folders = ("--output", tmp_path / "new", "--runs", tmp_path / "runs")
+    done = run("benchmarks.paper.lifelong", *folders)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "new/lifelong_smoke_digits_1.json").read_text())
     assert written["device"].startswith("cpu")
