@@ -110,7 +110,7 @@ def test_what_a_climb_adds():
     assert sentence.format(*below) in PAGE
     choose = text("docs/choose.md")
     assert f"SAM's at {best:.1f} and Lookbehind-SAM's at {ours:.1f}" in choose
-    assert f"cost as much as 50 of SGD, at {best:.1f}" in text("README.md")
+    assert f"as much as 50 of SGD, SAM ends at {best:.1f}" in text("README.md")
 
 
 def test_the_best_cells_without_the_seed_that_chose_them():

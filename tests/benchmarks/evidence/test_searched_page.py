@@ -165,7 +165,7 @@ def test_multistep_sam():
     assert accuracy == max(mean(TEN, label) for label in TEN["rows"])
     assert f"is {ours.mean:.1f} ({ours.low:.1f} to {ours.high:.1f}), which" in PAGE
     assert f"best by noisy labels, {said}" in text("docs/choose.md")
-    assert f"a claim in the protocol, at {accuracy:.1f})" in text("README.md")
+    assert f"to compare with SGD, at {accuracy:.1f})" in text("README.md")
 
 
 def test_the_grid():
