@@ -8,26 +8,28 @@ from benchmarks.evidence.question import Claim
 from benchmarks.evidence.question import Options
 from benchmarks.evidence.question import Question
 from benchmarks.evidence.question import Row
+from benchmarks.evidence.question import Space
 
 # For SGD, for SAM's two gradients a step, and for three. No choice takes more gradients
 # than 50 epochs of SGD, or 25, to within 4 %.
 EPOCHS = ("epochs=3,6,12,25,50", "epochs=3,6,12,25", "epochs=2,4,8,17")
 FEWER_EPOCHS = ("epochs=3,6,12,25", "epochs=3,6,12", "epochs=2,4,8")
-# SAM's radius is k times that of Lookbehind and Multistep-SAM.
-RADIUS = "rho=log:0.05:0.5"
-HALF_RADIUS = "rho=log:0.025:0.25"
+# SAM's radius, and half of it for Lookbehind and Multistep-SAM, which climb twice.
+RADII = ("rho=log:0.05:0.5", "rho=log:0.025:0.25")
+SMALLER_RADII = ("rho=log:0.005:0.1", "rho=log:0.0025:0.05")
 
 LEVELS = (40, 0)  # percent of wrong labels
 
 
-def methods(alone: str, twice: str, thrice: str) -> tuple[Row, ...]:
-    """The rows, with the epochs that each may have."""
+def methods(epochs: Space, radii: Space) -> tuple[Row, ...]:
+    """The rows, with the epochs and radii that each may have."""
+    (alone, twice, thrice), (whole, half) = epochs, radii
     lookbehind: Options = {"k": 2, "alpha": 0.5}
     return (
         method("SGD", "base", alone),
-        method("SAM", "sam", twice, RADIUS),
-        method("Lookbehind-SAM", "lookbehind_sam", thrice, HALF_RADIUS, **lookbehind),
-        method("Multistep-SAM", "multistep_sam", thrice, HALF_RADIUS, k=2),
+        method("SAM", "sam", twice, whole),
+        method("Lookbehind-SAM", "lookbehind_sam", thrice, half, **lookbehind),
+        method("Multistep-SAM", "multistep_sam", thrice, half, k=2),
     )
 
 
@@ -37,7 +39,7 @@ def question(percent: int) -> Question:
         about=f"Which method, with {percent} % wrong labels and searched epochs?",
         config=dataclasses.replace(NOISY, label_noise=percent / 100),
         train=10_000,
-        rows=methods(*EPOCHS),
+        rows=methods(EPOCHS, RADII),
         reference="SAM",
         claims=(
             Claim("A climb pays.", "SAM", "SGD"),
@@ -65,11 +67,11 @@ CLEAN = SEARCHES._replace(
     about=f"{SEARCHES.about}, by clean validation labels",
     config=dataclasses.replace(SEARCHES.config, clean_validation=True),
 )
-# A second network, whose gradients cost ten times as much.
+# A second network, whose gradients cost ten times as much, and whose radii are smaller.
 CONVNET = NOISY_LABELS._replace(
     about="Which method, with 40 % wrong labels, BatchNorm and searched epochs?",
     config=dataclasses.replace(NOISY_LABELS.config, model="convnet-bn-hidden"),
-    rows=methods(*FEWER_EPOCHS)[:3],
+    rows=methods(FEWER_EPOCHS, SMALLER_RADII)[:3],
     claims=NOISY_LABELS.claims[:3],
     trials=12,
     seeds=6,
