@@ -12,7 +12,8 @@ from benchmarks.evidence.questions import QUESTIONS
 NAME = "split-cifar100"
 PAGE = " ".join(Path("docs/evidence/streams.md").read_text().split())
 RESULTS = json.loads(Path(f"benchmarks/results/evidence/{NAME}.json").read_text())
-SGD, SAM, OURS = (f"{it}, replay" for it in ("SGD", "SAM", "Lookbehind-SAM"))
+METHODS = ("SGD", "SAM", "Lookbehind-SAM", "Multistep-SAM")
+SGD, SAM, OURS, MULTISTEP = (f"{it}, replay" for it in METHODS)
 
 
 def over(row, other):
@@ -31,10 +32,12 @@ def test_differences():
     table = answers.claims_table(QUESTIONS[NAME], RESULTS).splitlines()
     (claim,) = (it for it in table if f"{OURS} – {SAM} |" in it)
     p = float(claim.split(" | ")[4])
+    same = over(OURS, MULTISTEP)
     assert (
         f"{sam.mean:.1f} points more than SAM ({sam.low:.2f} to {sam.high:.2f}; "
-        f"p = {p:.2f} after Holm's correction), on each of the five seeds, and "
-        f"{sgd.mean:.1f} more than SGD ({sgd.low:.1f} to {sgd.high:.1f})"
+        f"p = {p:.2f} after Holm's correction), on each of the five seeds, "
+        f"{sgd.mean:.1f} more than SGD ({sgd.low:.1f} to {sgd.high:.1f}) and "
+        f"{same.mean:.1f} more than Multistep-SAM ({same.low:.1f} to {same.high:.1f})"
     ) in PAGE
     accuracies = [
         differences.values(RESULTS, it, "test_accuracy") for it in (OURS, SAM)
@@ -62,7 +65,7 @@ def test_accuracies_and_forgetting():
     assert f"{expected} {means[1]:.1f}" in PAGE
     lost = [
         100 * np.mean(differences.values(RESULTS, label, "forgetting"))
-        for label in (OURS, SAM, SGD)
+        for label in (OURS, SAM, SGD, MULTISTEP)
     ]
     assert {f"{it:.0f}" for it in lost} == {"11", "12"}
     assert "is about the same for all, 11 to 12 points" in PAGE
@@ -70,13 +73,28 @@ def test_accuracies_and_forgetting():
 
 def test_what_the_trials_chose():
     radii = [it["params"]["rho"] for it in RESULTS["rows"][OURS]["trials"].values()]
-    assert best_trial(OURS)["params"]["rho"] == min(radii)
-    assert f"the smallest radius of the six, {min(radii):.3f}, and the highest" in PAGE
-    for label in (OURS, SGD):
+    for label in (OURS, MULTISTEP):
+        assert best_trial(label)["params"]["rho"] == min(radii)
+    assert best_trial(OURS)["params"]["alpha"] == 0.5
+    assert f"and the smallest radius of the six, {min(radii):.3f}. Without" in PAGE
+    scores = [
+        100 * trial["valid_accuracy"]
+        for label in (SAM, OURS, MULTISTEP)
+        for trial in RESULTS["rows"][label]["trials"].values()
+        if trial["params"]["rho"] == min(radii)
+    ]
+    best = best_trial(SAM)
+    assert (
+        f"SAM's trial with {min(radii):.3f} scored {scores[0]:.1f} %, Lookbehind-SAM's "
+        f"{scores[1]:.1f} and Multistep-SAM's {scores[2]:.1f}; SAM's best one, with "
+        f"{best['params']['rho']:.2f} and a lower rate, "
+        f"{100 * best['valid_accuracy']:.1f}."
+    ) in PAGE
+    for label in (OURS, SGD, MULTISTEP):
         trials = RESULTS["rows"][label]["trials"].values()
         highest = max(it["params"]["learning_rate"] for it in trials)
         assert best_trial(label)["params"]["learning_rate"] == highest
-        assert f"were best at {highest:.2f}, the highest of the six" in PAGE
+        assert f"all but SAM were best at {highest:.2f}, the highest of the six" in PAGE
     best, sgd = (best_trial(it)["valid_accuracy"] for it in (SAM, SGD))
     assert f"a standard error of {100 * np.sqrt(best * (1 - best) / 1250):.1f}" in PAGE
     assert f"SAM's best trial is {100 * (best - sgd):.1f} points above SGD's" in PAGE
