@@ -56,12 +56,14 @@ def question(percent: int) -> Question:
     )
 
 
+def ten_searches(of: Question) -> Question:
+    """Each of ten seeds with a search of its own; the first search is that of `of`."""
+    return of._replace(about=f"{of.about} A search for each seed", searches=10)
+
+
 NOISY_LABELS = question(40)
 AGAIN = NOISY_LABELS._replace(about=f"{NOISY_LABELS.about} The second search", search=1)
-# The first two searches are those of the questions above.
-SEARCHES = NOISY_LABELS._replace(
-    about=f"{NOISY_LABELS.about} A search for each seed", searches=10
-)
+SEARCHES = ten_searches(NOISY_LABELS)
 # The same trainings, scored by what their validation images really are.
 CLEAN = SEARCHES._replace(
     about=f"{SEARCHES.about}, by clean validation labels",
