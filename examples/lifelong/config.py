@@ -61,8 +61,8 @@ class Lifelong(Settings):
       seed: sets the classes' order, the initial weights, the order of the images and
         the memory.
       seeds: runs of each method, with seeds from --seed upwards; 2 to 1000.
-      output: folder for the results. The same command continues what is there, from
-        the last seed; results of other settings are refused.
+      output: folder for the results. The same command continues there, from the last
+        seed; other settings, but for --methods and --seeds, are refused.
     """
 
     dataset: str = "digits"

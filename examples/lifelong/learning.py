@@ -6,7 +6,7 @@ logits of its own task. With replay, each batch is joined by images from a memor
 """
 
 from collections.abc import Iterator
-import contextlib
+import dataclasses
 import functools
 from pathlib import Path
 import time
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from examples.images import data
 from examples.images.models import MODELS
+from examples.lifelong import kept
 from examples.lifelong import replay
 from examples.lifelong import tasks
 from examples.lifelong.config import check
@@ -28,8 +29,7 @@ from examples.lifelong.maml import make_meta_loss
 from examples.lifelong.methods import Method
 from examples.lifelong.methods import METHODS
 from examples.lifelong.replay import Batch
-from examples.lifelong.results import Results
-from examples.trainer import folders
+from examples.trainer.provenance import provenance
 import lookbehind_optax as lb
 
 TEST_BATCH = 500
@@ -203,22 +203,41 @@ def learn(
 
 
 def check_sizes(config: Lifelong, streams: list[tasks.Stream]) -> None:
-    """Refuses batches that are larger than a task.
+    """Refuses batches that are larger than a task, and tasks without test images.
 
     Raises:
-      ValueError: if a task has fewer training images than a batch.
+      ValueError: if a task has fewer training images than a batch, or none to test.
     """
     for stream in streams:
-        for classes, images in zip(
-            stream.classes, np.bincount(stream.train.tasks), strict=True
-        ):
+        train, test = (
+            np.bincount(part.tasks, minlength=len(stream.classes))
+            for part in (stream.train, stream.test)
+        )
+        for classes, images, tested in zip(stream.classes, train, test, strict=True):
+            named = ", ".join(map(str, classes))
             images = min(images, config.images_per_task or images)
             if images < config.batch_size:
                 raise ValueError(
                     f"--batch-size must be at most the {images} training images of the "
-                    f"task of classes {', '.join(map(str, classes))}; "
-                    f"got {config.batch_size}"
+                    f"task of classes {named}; got {config.batch_size}"
                 )
+            if not tested:
+                raise ValueError(
+                    "--dataset must have test images of every task; got none of "
+                    f"classes {named}"
+                )
+
+
+def measure(learner: Learner, stream: tasks.Stream, seed: int) -> dict[str, Any]:
+    """Learns all tasks; accuracies (T, T), gradients and seconds."""
+    begun = time.perf_counter()
+    accuracies, gradients, _ = learn(learner, stream, seed)
+    seconds = time.perf_counter() - begun
+    return {
+        "accuracies": accuracies.tolist(),
+        "gradients": gradients,
+        "seconds": seconds,
+    }
 
 
 def run(config: Lifelong, folder: Path | None = None) -> dict[str, Any]:
@@ -226,18 +245,20 @@ def run(config: Lifelong, folder: Path | None = None) -> dict[str, Any]:
 
     Args:
       config: of the comparison.
-      folder: keeps each run's accuracies when it ends, as lifelong.json; those that
-        are there aren't learned again. None to keep nothing.
+      folder: keeps the numbers of each run; what is there isn't learned again. None to
+        keep nothing.
 
     Returns:
       The configuration, what the numbers depend on, and for each method its
-      accuracies (seeds, T, T), the gradients of a run and the seconds of all of them.
+      accuracies (seeds, T, T), the gradients of a run and the seconds of all of them,
+      compilation included.
 
     Raises:
       ValueError: if the configuration can't be run, or the folder has another.
       OSError: if the dataset can't be read or downloaded, or another process uses the
         folder.
       FloatingPointError: if a loss isn't finite.
+      Stopped: on Ctrl-C, if there is a folder.
     """
     check(config)
     dataset = data.load(config.dataset, config.data_dir)
@@ -245,19 +266,25 @@ def run(config: Lifelong, folder: Path | None = None) -> dict[str, Any]:
     streams = [tasks.split(dataset, config.classes_per_task, seed) for seed in seeds]
     check_sizes(config, streams)
     network = Network(config, dataset)
-    names = config.methods or tuple(METHODS)
-    with contextlib.nullcontext() if folder is None else folders.locked(folder):
-        results = Results(config, folder and folder / "lifelong.json")
-        with tqdm(total=len(names) * config.seeds, unit="run") as progress:
-            for name in names:
-                progress.set_description(name)
-                done = results.count(name)
-                progress.update(done)
-                learner = Learner(network, METHODS[name])
-                for seed, stream in zip(seeds[done:], streams[done:], strict=True):
-                    begun = time.perf_counter()
-                    accuracies, gradients, _ = learn(learner, stream, seed)
-                    seconds = time.perf_counter() - begun
-                    results.add(name, accuracies, gradients, seconds)
-                    progress.update()
-    return results.values
+    names, found = config.methods or tuple(METHODS), {}
+    with (
+        kept.claimed(config, dataset, folder),
+        tqdm(total=len(names) * config.seeds, unit="run") as progress,
+    ):
+        for name in names:
+            progress.set_description(name)
+            learner, runs = Learner(network, METHODS[name]), []
+            for seed, stream in zip(seeds, streams, strict=True):
+                learned = functools.partial(measure, learner, stream, seed)
+                path = folder and folder / f"{name}-{seed}.json"
+                runs.append(kept.once(path, learned))
+                progress.update()
+            found[name] = {
+                "accuracies": [it["accuracies"] for it in runs],
+                "gradients": runs[0]["gradients"],
+                "seconds": sum(it["seconds"] for it in runs),
+            }
+    settings = dataclasses.asdict(config)
+    for name in ("data_dir", "output", "methods"):  # the numbers don't depend on these
+        del settings[name]
+    return {**provenance(), "config": settings, "methods": found}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from examples.trainer import command
 from examples.trainer import meshes
 from examples.trainer import provenance
-from examples.trainer.config import RunConfig
+from examples.trainer.command import Settings
 
 LOCK = ".lock"
 CONFIG = "config.json"
@@ -43,7 +43,7 @@ FREE = {
 
 @contextlib.contextmanager
 def claimed(
-    config: RunConfig, folder: Path, fingerprint: dict[str, str], files: dict[str, str]
+    config: Settings, folder: Path, fingerprint: dict[str, str], files: dict[str, str]
 ) -> Iterator[None]:
     """Holds a folder: a new one, or the folder of the same run.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from examples.images import data
 from examples.lifelong import learning
 from examples.lifelong import tasks
 from examples.lifelong.learning import Learner
@@ -115,6 +116,15 @@ def test_lookbehind_with_k_and_alpha_of_1_is_sam(digits, tiny):
 def test_what_cannot_be_run_is_refused(values, said, tiny):
     with pytest.raises(ValueError, match=said):
         learning.run(dataclasses.replace(tiny, **values))
+
+
+def test_a_task_without_test_images_is_refused(digits, tiny, monkeypatch):
+    there = digits.test.labels < 2  # those of two tasks of the five at most
+    test = data.Examples(digits.test.images[there], digits.test.labels[there])
+    other = dataclasses.replace(digits, test=test)
+    monkeypatch.setattr(learning.data, "load", lambda *_: other)
+    with pytest.raises(ValueError, match=r"of every task; got none of classes \d, \d"):
+        learning.run(tiny)
 
 
 def test_a_stream_that_diverges_is_refused(digits, tiny):
