@@ -75,8 +75,8 @@ def test_batches_by_hand(digits, tiny):
     assert of_task[first].all()
 
 
-def test_glances_fill_the_memory_once(digits, tiny, monkeypatch):
-    remembered, fractions = [], []
+def test_glances_fill_the_memory_once_and_draw_anew(digits, tiny, monkeypatch):
+    remembered, fractions, keys = [], [], []
     monkeypatch.setattr(
         learning,
         "remember",
@@ -86,10 +86,19 @@ def test_glances_fill_the_memory_once(digits, tiny, monkeypatch):
     for glances in (1, 2):
         config = dataclasses.replace(tiny, classes_per_task=5, glances=glances)
         learner = Learner(Network(config, digits), METHODS["sgd+replay"])
+        advance = learner.advance
+
+        def spied(*args, advance=advance):
+            keys.append(tuple(map(int, jax.random.key_data(args[-1]))))
+            return advance(*args)
+
+        learner.advance = spied
         _, gradients, _ = learning.learn(learner, stream, 0)
         fractions.append(gradients / glances)
     np.testing.assert_array_equal(remembered[:12], remembered[12:])
     assert fractions == [12, 12]
+    assert len(keys) == 36
+    assert len({*keys[12:]}) == 24
 
 
 def test_lookbehind_with_k_and_alpha_of_1_is_sam(digits, tiny):
