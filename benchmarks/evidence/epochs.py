@@ -71,7 +71,7 @@ CLEAN = SEARCHES._replace(
 )
 # A second network, whose gradients cost ten times as much, and whose radii are smaller.
 CONVNET = NOISY_LABELS._replace(
-    about="Which method, with 40 % wrong labels, BatchNorm and searched epochs?",
+    about=f"{SEARCHES.about}, with BatchNorm",
     config=dataclasses.replace(NOISY_LABELS.config, model="convnet-bn-hidden"),
     rows=methods(FEWER_EPOCHS, SMALLER_RADII)[:3],
     claims=NOISY_LABELS.claims[:3],
