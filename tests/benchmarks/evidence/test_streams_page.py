@@ -101,7 +101,7 @@ def test_accuracies_and_forgetting():
     assert f"{expected} {means[1]:.1f}" in PAGE
     lost = [mean(label, "forgetting") for label in (OURS, SAM, SGD, MULTISTEP)]
     assert {f"{it:.0f}" for it in lost} == {"11", "12"}
-    assert "is about the same for all, 11 to 12 points" in PAGE
+    assert "is about the same for the four methods, 11 to 12 points" in PAGE
 
 
 def test_what_the_trials_chose():
