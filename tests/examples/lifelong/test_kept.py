@@ -38,7 +38,7 @@ def accuracies(results):
     return {name: it["accuracies"] for name, it in results["methods"].items()}
 
 
-def test_a_stopped_comparison_continues(two, tmp_path, calls, monkeypatch):
+def test_a_stopped_comparison_continues(two, tmp_path, calls):
     with pytest.raises(Stopped, match="stopped by SIGINT"):
         learning.run(two, tmp_path / "new")
     results = learning.run(two, tmp_path / "new")
