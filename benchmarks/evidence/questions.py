@@ -18,7 +18,7 @@ QUESTIONS: dict[str, Question] = {
     **{f"epochs-{percent}": epochs.question(percent) for percent in epochs.LEVELS},
     "epochs-40-again": epochs.AGAIN,
     "searches-40": epochs.SEARCHES,
-    "searches-0": epochs.ten_searches(epochs.question(0)),
+    "searches-0": epochs.CLEAN_TRAINING,
     "searches-40-clean": epochs.CLEAN,
     "searches-40-convnet": epochs.CONVNET,
     "range": radius.QUESTION,
