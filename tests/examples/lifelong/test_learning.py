@@ -46,11 +46,11 @@ def test_the_loss_is_that_of_each_images_own_head(digits, tiny):
     np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_method_learns(digits, tiny):
     stream = tasks.split(digits, 2, seed=0)
-    network = Network(dataclasses.replace(tiny, epochs=2), digits)
-    steps = 2 * 5 * 6
+    network = Network(dataclasses.replace(tiny, epochs=3), digits)
+    steps = 3 * 5 * 6
     gradients = [1, 2, 3, 3] * 2 + [3, 3, 9]
     for (name, method), each in zip(METHODS.items(), gradients, strict=True):
         learner = Learner(network, method)
