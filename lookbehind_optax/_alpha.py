@@ -28,9 +28,9 @@ def adaptive_alpha(*, per_tensor: bool = False) -> AdaptiveAlpha:
     where :math:`u_1` is the first update of the fast weights and :math:`f_k - \phi`
     their total displacement after k updates. If the gradients keep their direction,
     :math:`\alpha^*` is 1 and the slow weights follow all the way; if they oppose each
-    other, it is 0. At k = 1 it is always 1, and Lookbehind is SAM. What doesn't move, a
-    frozen tensor say, has an :math:`\alpha^*` of ½, which counts in the mean that a
-    step reports.
+    other, it is 0. At k = 1 it is always 1, and Lookbehind is SAM. With `per_tensor`, a
+    tensor that doesn't move, such as a frozen one, has an :math:`\alpha^*` of ½, which
+    is included in the mean that a step reports.
 
     Args:
       per_tensor: whether each leaf of the parameters has its own angle and α, as in

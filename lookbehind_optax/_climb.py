@@ -100,6 +100,7 @@ def _algorithm_1(step, loss, direction, state, descent, rho, reuse_gradients):
         end = _loop.repeat(inner_step, start, 0, min(k, 1))
         end = _loop.repeat(inner_step_with_own_gradients, end, 1, k)
     moved, alpha, A = descent.finish(step, end.used, end.g)  # f − φ
+    _params.check_like_params("the descent's displacement", moved, phi)
     return _scale(alpha, moved), alpha, A, end  # φ ← φ + α (f − φ) is the caller's
 
 
@@ -160,7 +161,8 @@ def sharpness_aware(
       inner step i = 0, ..., k − 1 (a traced int32: `batches[i]` switches the
       minibatch), or `value_fn(params)`, a loss whose gradient is taken (and, for
       complex parameters, conjugated as Optax expects). Other extra arguments go to the
-      base optimizer. Updates have the dtypes of the parameters.
+      base optimizer. Updates have the dtypes of the parameters. Call it inside
+      `jax.jit`: outside, each call compiles the climb again.
 
     Raises:
       TypeError: if an argument has the wrong type; `update` and `init` raise it for
@@ -169,7 +171,7 @@ def sharpness_aware(
         statically; `init` and `update` raise it for a mask that doesn't match or that
         perturbs nothing; `update` raises it if `params` is missing, if neither
         `grad_fn` nor `value_fn` is given, for the state of another base, and for trees
-        that don't match.
+        that don't match, such as a direction or displacement of another shape.
 
     Example:
       Ascent along the sign of the gradient, the worst case inside a cube:

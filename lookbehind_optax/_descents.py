@@ -262,8 +262,8 @@ def every_descent(
       pullback: what happens to the base optimizer's momentum and moments after the k
         updates: "none" leaves them (as in the paper); "pullback" moves them back with
         the weights, to a share α of the way from their values before the climb; "reset"
-        restores their initial values, with the count by which Adam corrects their bias.
-        Schedules are left alone.
+        restores their initial values, with those of the numbers beside them, such as
+        Adam's count. Schedules are left alone.
 
     Returns:
       The :class:`Descent` of Lookbehind. It carries one tree of the size of the
@@ -271,7 +271,8 @@ def every_descent(
 
     Raises:
       TypeError: if `alpha` isn't a real number, a schedule or `adaptive_alpha()`; a
-        step raises it for a base with a copy of the parameters in its state.
+        step raises it for a base with a copy of the parameters in its state, and with
+        "reset" for one that estimates its learning rate, as `optax.contrib.prodigy`.
       ValueError: if it is negative or not finite, where that is known statically, or
         `pullback` is unknown.
 
@@ -292,7 +293,7 @@ def every_descent(
     _moments.check(pullback)
 
     def start(step):
-        _moments.check_no_copy(step.base_state, LookaheadState)
+        _moments.check_base(pullback, step.base_state, LookaheadState)
         moved = optax.tree.zeros_like(step.params)
         first = moved if adaptive and step.k > 1 else None  # an angle needs two
         return _Fast(moved, first, step.base_state)

@@ -138,10 +138,12 @@ def friendly_direction(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`, from gradients to a direction of
-      the same shapes. Its state is m, one copy of the perturbed parameters.
+      the same shapes, for `sharpness_aware`. Its state is m, one copy of the perturbed
+      parameters.
 
     Raises:
-      TypeError: if an argument isn't a real number.
+      TypeError: if an argument isn't a real number; `update` raises it without the
+        extra arguments `step` and `i`, which only `sharpness_aware` passes.
       ValueError: if `sigma` is negative or not finite, or `decay` not in [0, 1), where
         that is known statically.
 
@@ -162,8 +164,13 @@ def friendly_direction(
     def init(params):
         return optax.tree.zeros_like(params)
 
-    def update(updates, state, params=None, **of_climb):
-        g, m, step, i = updates, state, of_climb["step"], of_climb["i"]
+    def update(updates, state, params=None, *, step=None, i=None, **extra_args):
+        if step is None or i is None:
+            raise TypeError(
+                "friendly_direction's update must be passed step and i, as "
+                "sharpness_aware does; a measurement can't."
+            )
+        g, m = updates, state
         # The clean gradient, averaged over m-SAM's groups, which share m.
         clean = jax.tree.map(
             lambda g, clean: g if isinstance(g, optax.MaskedNode) else clean,

@@ -83,9 +83,9 @@ def lookahead(
         synchronizations.
       pullback: what a synchronization does to those leaves of the base's state that
         have the shape of the parameters (momentum, moments): "none" leaves them,
-        "reset" restores their initial values, with the count by which Adam corrects
-        their bias, "pullback" interpolates them by α from their values at the last
-        synchronization. Schedules are left alone.
+        "reset" restores their initial values, with those of the numbers beside them,
+        such as Adam's count, "pullback" interpolates them by α from their values at the
+        last synchronization. Schedules are left alone.
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs`. Besides the states of the base
@@ -95,7 +95,8 @@ def lookahead(
     Raises:
       TypeError: if an argument has the wrong type; `init` and `update` raise it for
         parameters that aren't floating-point or complex arrays, and `init` for a base
-        that keeps a copy of them, such as another lookahead.
+        that keeps a copy of them, such as another lookahead, and with "reset" for one
+        that estimates its learning rate, such as `optax.contrib.prodigy`.
       ValueError: if k < 1, α is negative or not finite (where that is known
         statically), `pullback` is unknown, or `outer` is combined with α or
         "pullback"; `update` raises it if `params` is missing and for gradients that
@@ -125,6 +126,8 @@ def lookahead(
     _numbers.check_count("k", k, minimum=1)
     base = _transformations.accept("base", base)
     _moments.check(pullback)
+    if outer is not None:
+        outer = _transformations.accept("outer", outer)
     if outer is not None and (alpha is not None or pullback == "pullback"):
         raise ValueError(
             "outer takes the place of alpha, so neither alpha nor pullback='pullback' "
@@ -137,7 +140,7 @@ def lookahead(
     def init_fn(params):
         _params.check_params(params)
         base_state = base.init(params)
-        _moments.check_no_copy(base_state, LookaheadState)
+        _moments.check_base(pullback, base_state, LookaheadState)
         return LookaheadState(
             count=jnp.zeros([], jnp.int32),
             slow=_copy(params),  # params and state may both be donated

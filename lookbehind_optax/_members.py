@@ -46,7 +46,7 @@ def sam(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`; see
+      params, grad_fn=...)` takes trees of the shapes of `params`, inside `jax.jit`; see
       `sharpness_aware`. A step costs 2 gradient evaluations.
 
     Raises:
@@ -92,8 +92,22 @@ def asam(
 ) -> Optimizer:
     r"""Adaptive SAM: like `sam`, in a ball that stretches with the weights.
 
-    The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
-    size of the weights.
+    The direction is `asam_direction(eta, weights=weights)`.
+
+    Args:
+      base, mask, axis_name: as in `sam`.
+      rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
+        scalar or a schedule that counts steps.
+      eta: η ≥ 0, added to the size of the weights, so that small ones can move.
+      weights: `weights(path, leaf)` tells weights from biases; see `asam_direction`.
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`; see `sharpness_aware`. A step
+      costs 2 gradient evaluations.
+
+    Raises:
+      TypeError: if a number has the wrong type.
+      ValueError: if a number is negative or not finite, where that is known statically.
 
     Example:
       >>> import lookbehind_optax as lb
@@ -143,7 +157,7 @@ def multistep_sam(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`; see
+      params, grad_fn=...)` takes trees of the shapes of `params`, inside `jax.jit`; see
       `sharpness_aware`. A step costs k + 1 gradient evaluations.
 
     Raises:
@@ -193,8 +207,22 @@ def multistep_asam(
 ) -> Optimizer:
     r"""Multistep-ASAM: like `multistep_sam`, in a ball that stretches with the weights.
 
-    The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
-    size of the weights.
+    The direction is `asam_direction(eta, weights=weights)`.
+
+    Args:
+      base, k, average, mask, axis_name: as in `multistep_sam`.
+      rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
+        scalar or a schedule that counts steps.
+      eta: η ≥ 0, added to the size of the weights, so that small ones can move.
+      weights: `weights(path, leaf)` tells weights from biases; see `asam_direction`.
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`; see `sharpness_aware`. A step
+      costs k + 1 gradient evaluations.
+
+    Raises:
+      TypeError: if a number has the wrong type.
+      ValueError: if a number is negative or not finite, where that is known statically.
 
     Example:
       >>> import lookbehind_optax as lb
@@ -251,8 +279,8 @@ def lookbehind_sam(
       pullback: "none" leaves the base's momentum and moments as they are after k
         updates (as in the paper); "pullback" moves them back with the weights, to a
         share α of the way from their values before the climb (the rates above become
-        1.95, 0.86 and 0.51); "reset" restores their initial values, with the count
-        by which Adam corrects their bias. Schedules are left alone.
+        1.95, 0.86 and 0.51); "reset" restores their initial values, with those of the
+        numbers beside them, such as Adam's count. Schedules are left alone.
       reuse_gradients: whether each descent gradient is also the next ascent gradient.
         If not, inner step i takes both from `grad_fn(·, i)`, as the paper does when it
         switches the minibatch inside the loop, for 2k gradient evaluations a step.
@@ -263,12 +291,14 @@ def lookbehind_sam(
 
     Returns:
       A :class:`optax.GradientTransformationExtraArgs` whose `update(grads, state,
-      params, grad_fn=...)` takes trees of the shapes of `params`; see
+      params, grad_fn=...)` takes trees of the shapes of `params`, inside `jax.jit`; see
       `sharpness_aware`. A step costs k + 1 gradient evaluations.
 
     Raises:
-      TypeError: if a number has the wrong type.
-      ValueError: if a number is negative or not finite, where that is known statically.
+      TypeError: if a number has the wrong type, and in `update` for a base that
+        `pullback` can't take back; see `every_descent`.
+      ValueError: if a number is negative or not finite, where that is known statically,
+        or `pullback` is unknown.
 
     Example:
       >>> import jax
@@ -320,8 +350,25 @@ def lookbehind_asam(
 ) -> Optimizer:
     r"""Lookbehind over ASAM: like `lookbehind_sam`, in a ball that stretches.
 
-    The direction is `asam_direction(eta, weights=weights)`, and ρ is relative to the
-    size of the weights.
+    The direction is `asam_direction(eta, weights=weights)`.
+
+    Args:
+      base, k, alpha, pullback, reuse_gradients, mask, axis_name: as in
+        `lookbehind_sam`.
+      rho: ρ ≥ 0, the radius of one ascent step, relative to the size of the weights; a
+        scalar or a schedule that counts steps.
+      eta: η ≥ 0, added to the size of the weights, so that small ones can move.
+      weights: `weights(path, leaf)` tells weights from biases; see `asam_direction`.
+
+    Returns:
+      A :class:`optax.GradientTransformationExtraArgs`; see `sharpness_aware`. A step
+      costs k + 1 gradient evaluations.
+
+    Raises:
+      TypeError: if a number has the wrong type, and in `update` for a base that
+        `pullback` can't take back; see `every_descent`.
+      ValueError: if a number is negative or not finite, where that is known statically,
+        or `pullback` is unknown.
 
     Example:
       >>> import lookbehind_optax as lb

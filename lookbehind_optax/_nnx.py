@@ -176,7 +176,7 @@ def _check_unchanged(objects, values):
         if _values(x) != before:
             raise ValueError(
                 f"loss_fn must not change the {type(x).__name__} among its arguments: "
-                "nnx_step keeps the new state of the model and of nnx.Rngs alone. "
+                "nnx_step keeps only the new states of the model and of nnx.Rngs. "
                 "Return what changes it in the aux, with has_aux=True, and change it "
                 "after the step; or make it a part of the model."
             )

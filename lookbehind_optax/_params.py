@@ -39,7 +39,7 @@ def _check_no_statistics(params):
     untrained = (nnx.BatchStat, nnx.Cache, nnx.Intermediate)
     if found := _trees.nodes(params, untrained):
         raise TypeError(
-            f"params must hold parameters alone; got an nnx.{type(found[0]).__name__} "
+            f"params must hold only parameters; got an nnx.{type(found[0]).__name__} "
             "in it. Use nnx_step for a whole nnx.Module, or take the parameters out of "
             "it: graphdef, params, rest = nnx.split(model, nnx.Param, ...)."
         )

@@ -37,11 +37,14 @@ class StepOutput(NamedTuple):
         step switches minibatches; float32 scalar (float64 if the loss is).
       aux: what `loss_fn` returned besides the loss in the same clean pass; None
         without `has_aux`.
-      grad_norm: norm of the clean gradient; float32 scalar.
+      grad_norm: norm of the clean gradient; if the optimizer has an `axis_name`, the
+        mean of the norms of its members' gradients; float32 scalar.
       perturbed_loss: loss at the last perturbed point, the same as `loss` if the
         optimizer doesn't climb, or is `optax.contrib.sam`, which doesn't report it;
-        float32 scalar. `perturbed_loss - loss` is the sharpness that the climb found.
-        NaN if a loss scale made a perturbed gradient overflow.
+        float32 scalar. `perturbed_loss - loss` is the sharpness that the climb found,
+        unless the step switches minibatches or has `fresh_keys`, since the two losses
+        are then of different functions. NaN if a loss scale made a perturbed gradient
+        overflow.
       alpha: α of the step, averaged over tensors if each has its own; 1 if nothing was
         interpolated; float32 scalar.
       finite: whether all gradients of the step were finite; if not, the step changed
@@ -147,12 +150,15 @@ def make_step(
       falls.
 
     Raises:
-      TypeError: if a number isn't an integer; `step` raises it for a loss that isn't a
+      TypeError: if a number isn't an integer, or `optimizer` isn't a transformation;
+        `step` raises it for a loss that isn't a
         real scalar, and for an aux that doesn't match `has_aux` or can't be averaged.
       ValueError: if `micro_batches` or `m` is less than 1, or `m` has no `axis_name`;
         `step` raises it for a batch that can't be split as requested, an axis that
-        isn't bound, an optimizer with another k or `axis_name`, and a sharpness-aware
-        optimizer that doesn't get the gradient unchanged.
+        isn't bound, or with m exists already, an optimizer with another k or
+        `axis_name`, a sharpness-aware optimizer that doesn't get the gradient
+        unchanged, `fresh_keys` without a key, and `switch_minibatches` with an
+        optimizer that doesn't climb.
 
     Example:
       >>> import jax
@@ -288,6 +294,8 @@ def _output(loss, aux, new_state) -> StepOutput:
         perturbed_loss=value.astype(jnp.float32),
         alpha=jnp.float32(1.0),
     )
+    # The last one is the newest: a lookahead's state has that of its last
+    # synchronization before it.
     for state in _trees.nodes(new_state, _climb.SharpnessAwareState):
         seen = ("grad_norm", "perturbed_loss", "alpha")
         out = out._replace(**{name: getattr(state, name) for name in seen})

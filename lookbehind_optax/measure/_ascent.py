@@ -5,12 +5,21 @@ import jax.numpy as jnp
 import optax
 
 from lookbehind_optax import _directions
+from lookbehind_optax import _transformations
 from lookbehind_optax.measure import _batches
 from lookbehind_optax.measure import _programs
 
 _sam = _directions.sam_direction()
 # It reads nothing that changes, so its programs can be kept.
-STEEPEST = _sam._replace(update=_programs.compiled(_sam.update))
+_STEEPEST = _sam._replace(update=_programs.compiled(_sam.update))
+
+
+def along(direction):
+    """The direction of an ascent: that of an argument, by default the steepest."""
+    if direction is None:
+        return _STEEPEST
+    _transformations.accept("direction", direction, "sam_direction()")
+    return direction
 
 
 def gradient(losses_fn, params, batch, mask):

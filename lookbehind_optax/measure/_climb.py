@@ -76,7 +76,7 @@ def climb(
       Section 5
     """
     losses_fn = _programs.compiled(losses_fn)
-    direction = _ascent.STEEPEST if direction is None else direction
+    direction = _ascent.along(direction)
     _params.check_params(params)
     params = _precision.widen(params)
     _numbers.check_count("k", k, minimum=1)

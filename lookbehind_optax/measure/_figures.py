@@ -40,9 +40,9 @@ def styles(names: Iterable[str]) -> list[dict[str, Any]]:
     """Styles of curves, for figures beside those here: a color means a method.
 
     A name means the method that it contains, as "Lookbehind-SAM, k = 5" and
-    "lookbehind_sam" do. It has that method's color in every figure, and a name without
-    a method one that no other has, as far as there are some. Each further curve of a
-    color is dashed in another way, and markers differ.
+    "lookbehind_sam" do. It has that method's color in every figure. A name without a
+    method gets a color that no method in the figure uses, while any are left. Each
+    further curve of a color is dashed in another way, and markers differ.
 
     Args:
       names: of the curves of one figure.
@@ -126,7 +126,8 @@ def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
       results: the measurements, by the methods' names.
 
     Returns:
-      A matplotlib figure, in the form of the paper's Figure 3.
+      A matplotlib figure, in the form of the paper's Figure 3. Sharpness is on a
+      logarithmic scale, or on a linear one if some of it isn't positive.
 
     Raises:
       ModuleNotFoundError: without matplotlib.
@@ -137,7 +138,8 @@ def plot_sharpness(results: Mapping[str, Sharpness]) -> Any:
             np.asarray(result.rho), np.asarray(result.sharpness), label=name, **style
         )
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    if all(np.all(result.sharpness > 0) for result in results.values()):
+        axes.set_yscale("log")
     radii = sorted({float(rho) for result in results.values() for rho in result.rho})
     if len(radii) <= 10:
         axes.set_xticks(radii, [f"{rho:.3g}" for rho in radii])
@@ -280,7 +282,8 @@ def plot_plane(
     x, y = np.asarray(plane.x), np.asarray(plane.y)
     filled = axes.contourf(x, y, values, levels=20, cmap="cividis")
     figure.colorbar(filled, label=label)
-    for marker, (name, place) in zip(MARKERS, (points or {}).items(), strict=False):
+    markers = itertools.cycle(MARKERS)
+    for marker, (name, place) in zip(markers, (points or {}).items(), strict=False):
         axes.plot(
             *np.asarray(place)[:, None],
             marker,

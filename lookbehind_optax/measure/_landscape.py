@@ -271,8 +271,7 @@ def plane_through(params: Any, second: Any, third: Any) -> tuple[tuple[Any, Any]
     if not (isinstance(height, jax.core.Tracer) or (length > 0 and height > limit)):
         raise ValueError("the three points must not be on one line.")
     v = optax.tree.scale(1 / height, across)
-    points = [[0 * length, 0 * length], [length, 0 * length], [along, height]]
-    return (u, v), jnp.array([[jnp.asarray(x) for x in point] for point in points])
+    return (u, v), jnp.array([[0, 0], [length, 0], [along, height]])
 
 
 def _moved(params, axes, places):

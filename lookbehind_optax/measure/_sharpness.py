@@ -58,8 +58,9 @@ def sharpness(
     over the groups G of m consecutive examples of the dataset, each with its own
     perturbation; a smaller last group is weighted by its size. As in SAM, the maximum
     is estimated from below, by `steps` steps of length ρ / steps uphill, along
-    `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / abs(θ)‖, and the sharpness
-    is adaptive sharpness.
+    `direction`. With `asam_direction(eta=0.0)`, ‖ε‖ is ‖ε / abs(θ)‖ for weights, and
+    the sharpness is adaptive sharpness; biases keep their scale unless
+    `weights=lambda path, leaf: True`.
 
     Args:
       losses_fn: `losses_fn(params, *batch)` returns the losses of the examples of a
@@ -70,7 +71,8 @@ def sharpness(
       m: size of the groups; by default, each batch is a group. It may be larger than
         the batches, which are then joined in memory, but not on the device at once.
       steps: number of ascent steps. The first gradient serves all radii.
-      direction: the direction of ascent; `sam_direction()` by default.
+      direction: the direction of ascent; `sam_direction()` by default. A random one
+        has other draws for each group, the same for all radii.
       progress: a progress bar, such as `tqdm.tqdm`.
 
     Returns:
@@ -97,7 +99,7 @@ def sharpness(
       `Lookbehind-SAM <https://arxiv.org/abs/2307.16704>`_, 2024, Equations 5 and 6
     """
     losses_fn = _programs.compiled(losses_fn)
-    direction = _ascent.STEEPEST if direction is None else direction
+    direction = _ascent.along(direction)
     _params.check_params(params)
     params = _precision.widen(params)
     _numbers.check_count("steps", steps, minimum=1)
@@ -109,24 +111,26 @@ def sharpness(
     gradient = _over_chunks(losses_fn.program(_ascent.gradient))
     step = _programs.compiled(direction.update).program(_ascent.step)
 
-    def climbed(grads, chunks, radius):
+    def climbed(state, grads, chunks, radius):
         """The end of the ascent whose first gradient is `grads`."""
-        ahead, state = step(direction.init(params), params, grads, radius / steps)
+        ahead, state = step(state, params, grads, radius / steps)
         for _ in range(steps - 1):
             _, grads = gradient(ahead, chunks)
             ahead, state = step(state, ahead, grads, radius / steps)
-        return ahead
+        return state, loss(ahead, chunks)
 
-    def sums(chunks):
-        """Sums over a group, of the loss and of the loss at the end of each ascent."""
-        value, grads = gradient(params, chunks)
-        highest = [loss(climbed(grads, chunks, radius), chunks) for radius in radii]
-        return value, jnp.stack(highest)
+    def sums(groups):
+        """Sums over each group, of the loss and of that at the end of each ascent."""
+        state = direction.init(params)
+        for chunks in groups:
+            value, grads = gradient(params, chunks)
+            ends = [climbed(state, grads, chunks, radius) for radius in radii]
+            state = ends[-1][0]
+            highest = jnp.stack([end for _, end in ends])
+            yield (value, highest), [mask for _, mask in chunks]
 
     shown = _batches.show(batches, progress, "sharpness")
-    here, perturbed = _batches.average(
-        (sums(chunks), [mask for _, mask in chunks]) for chunks in _groups(shown, m)
-    )
+    here, perturbed = _batches.average(sums(_groups(shown, m)))
     return Sharpness(jnp.asarray(radii), loss=here, perturbed_loss=perturbed)
 
 
@@ -159,5 +163,6 @@ def _groups(batches, m):
 
 def _noting_sizes(batches, sizes):
     for batch in batches:
-        sizes.append(_batches.examples_in(batch))
-        yield batch
+        if size := _batches.examples_in(batch):
+            sizes.append(size)
+            yield batch

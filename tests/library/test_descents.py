@@ -302,6 +302,17 @@ def test_shares_of_each_leaf(k):
     assert state.alpha == 0.625
 
 
+def test_a_displacement_of_another_shape():
+    """It would be broadcast."""
+
+    def finish(step, carry, g):
+        return g.sum(), 1.0, step.base_state
+
+    descent = lb.Descent(lambda s: None, lambda s, c, i, g: None, finish)
+    with pytest.raises(ValueError, match=r"^the descent's displacement must have the"):
+        step(descent, jnp.ones(4), jnp.ones(4), k=1, grad_fn=lambda p, i: p)
+
+
 @pytest.mark.parametrize(
     "base",
     [

@@ -212,6 +212,11 @@ def test_outer_beside_alpha(options):
         lb.lookahead(optax.sgd(0.1), outer=optax.sgd(0.5), **options)
 
 
+def test_an_outer_that_isnt_made():
+    with pytest.raises(TypeError, match=r"^outer must be .* got <function sgd"):
+        lb.lookahead(optax.sgd(0.1), outer=optax.sgd)
+
+
 def test_alpha_is_a_half_by_default():
     for optimizer in (
         lb.lookahead(optax.sgd(1.0), k=2),

@@ -197,16 +197,65 @@ COUNTED = {
     "simplified ademamix": optax.contrib.simplified_ademamix(0.1),
     "optimistic": optax.optimistic_gradient_descent(0.1),
     "optimistic adam": optax.optimistic_adam_v2(0.1),
+    "inside a projection": optax.contrib.galore(0.1),
+    "accumulated": optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation(),
+    "of factors": optax.sm3(0.1),
 }
 
 
 @pytest.mark.parametrize("name", each(COUNTED, ["adan", "optimistic"]))
 def test_reset_restores_all_that_counts_moments(name):
-    """Whatever the base calls it."""
-    optimizer = lb.lookahead(lenient(COUNTED[name]), k=2, pullback="reset")
-    ((before, _), (params, state)) = train(optimizer, 2, jnp.ones(2), lambda p, i: p)
-    assert (before != params).all()
+    """Whatever the base calls it, and wherever it keeps it."""
+    optimizer = lb.lookahead(lenient(COUNTED[name]), k=3, pullback="reset")
+    start = jnp.arange(1.0, 13).reshape(3, 4)
+    *_, (params, state) = train(optimizer, 3, start, lambda p, i: p)
+    assert not jnp.allclose(params, start)
     chex.assert_trees_all_equal(state.base_state, optimizer.init(params).base_state)
+
+
+class Own(NamedTuple):
+    moment: Any
+    steps: Any
+    key: Any
+
+
+def test_reset_restores_the_numbers_of_any_base_but_no_key():
+    def init(params):
+        moment = optax.tree.zeros_like(params)
+        return Own(moment, jnp.int32(0), jax.random.key(0))
+
+    def update(updates, state, params=None):
+        key, _ = jax.random.split(state.key)
+        return updates, Own(updates, state.steps + 1, key)
+
+    base = optax.GradientTransformation(init, update)
+    optimizer = lb.lookahead(base, k=2, pullback="reset")
+    params = {"a": jnp.ones(2), "frozen": None}
+    *_, (_, state) = train(optimizer, 2, params, lambda p, i: p)
+    assert state.base_state.steps == 0
+    np.testing.assert_array_equal(state.base_state.moment["a"], np.zeros(2))
+    key = jax.random.key(0)
+    for _ in range(2):
+        key, _ = jax.random.split(key)
+    assert state.base_state.key == key
+
+
+ESTIMATES = {
+    "DAdaptAdamW": optax.contrib.dadapt_adamw(),
+    "DoG": optax.contrib.dog(),
+    "DoWG": optax.contrib.dowg(),
+    "Mechanic": optax.contrib.mechanize(optax.sgd(0.1)),
+    "Prodigy": optax.contrib.prodigy(),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_reset_refuses_estimates_of_the_learning_rate(name):
+    """Its initial values would be those of no estimate: nothing would be learned."""
+    for method in (lb.lookahead, lb.lookbehind_sam):
+        optimizer = method(ESTIMATES[name], pullback="reset")
+        with pytest.raises(TypeError, match=f"reset.* has a {name}State"):
+            list(train(optimizer, 1))
 
 
 def after_two(decay):

@@ -68,6 +68,19 @@ def test_every_curve_looks_different():
     assert len(looks) == 20
 
 
+def test_every_point_of_a_plane_is_marked():
+    points = {str(i): (0.0, 0.0) for i in range(9)}
+    legend = measure.plot_plane(PLANE, points).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(points)
+
+
+def test_sharpness_that_isnt_positive_has_a_linear_scale():
+    assert FIGURES["sharpness"]().axes[0].get_yscale() == "log"
+    below = SHARPNESS._replace(perturbed_loss=SHARPNESS.loss - SHARPNESS.rho)
+    figure = measure.plot_sharpness({"SAM": SHARPNESS, "SGD": below})
+    assert figure.axes[0].get_yscale() == "linear"
+
+
 def colors(*names):
     return [style["color"] for style in measure.styles(names)]
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lookbehind_optax import asam_direction
+from lookbehind_optax import friendly_direction
 from lookbehind_optax import measure
+from lookbehind_optax import random_direction
 from tests.library.measure.networks import batched
 from tests.library.measure.networks import examples
 from tests.library.measure.networks import losses
@@ -108,6 +110,29 @@ def test_no_random_direction_rises_above_several_steps():
     assert found.perturbed_loss[0] <= 1.01 * bound
 
 
+def test_each_group_has_a_random_direction_of_its_own():
+    """The same for all radii."""
+    slope, params = jnp.array([1.0, 2.0, -3.0]), jnp.zeros(3)
+    direction = random_direction(jax.random.key(0))
+    found = measure.sharpness(
+        lambda w, x: x * jnp.dot(slope, w),
+        params,
+        [jnp.ones(1), jnp.ones(1)],
+        [1.0, 2.0],
+        direction=direction,
+    )
+    first, state = direction.update(slope, direction.init(params))
+    second, _ = direction.update(slope, state)
+    wanted = slope @ (first + second) / 2
+    np.testing.assert_allclose(found.sharpness, [wanted, 2 * wanted], rtol=1e-6)
+
+
+def test_empty_batches_before_groups():
+    batches = [jnp.ones(0), jnp.ones(4)]
+    found = measure.sharpness(lambda w, x: w * x, jnp.ones(()), batches, 0.5, m=2)
+    np.testing.assert_allclose(found.perturbed_loss, [1.5])
+
+
 def test_a_flat_loss_has_no_sharpness():
     found = measure.sharpness(lambda w, x: 0 * w * x, jnp.ones(()), [jnp.ones(3)], 0.1)
     np.testing.assert_array_equal(found.sharpness, [0.0])
@@ -146,6 +171,8 @@ def test_under_jit():
         ({"batches": []}, ValueError, "batches must hold at least one example"),
         ({"batches": [], "m": 3}, ValueError, "batches must hold at least one example"),
         ({"params": 3}, TypeError, "params must hold floating-point"),
+        ({"direction": asam_direction}, TypeError, "direction must be an optax.Grad"),
+        ({"direction": friendly_direction()}, TypeError, "must be passed step and i"),
     ],
 )
 def test_bad_input(change, error, message):
