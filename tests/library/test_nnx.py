@@ -495,8 +495,8 @@ def test_swapped_arguments():
 
 
 def test_statistics_among_the_parameters():
-    """A module is a tree, but not one of parameters alone."""
-    message = r"^params must hold parameters alone; got an nnx\.BatchStat"
+    """A module is a tree, but not one of only parameters."""
+    message = r"^params must hold only parameters; got an nnx\.BatchStat"
     with pytest.raises(TypeError, match=message):
         lb.sam(SGD).init(Model(nnx.Rngs(0)))
     linear = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
