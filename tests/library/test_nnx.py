@@ -495,7 +495,7 @@ def test_swapped_arguments():
 
 
 def test_statistics_among_the_parameters():
-    """A module is a tree, but not one of only parameters."""
+    """A module is a tree, but not of parameters only."""
     message = r"^params must hold only parameters; got an nnx\.BatchStat"
     with pytest.raises(TypeError, match=message):
         lb.sam(SGD).init(Model(nnx.Rngs(0)))
