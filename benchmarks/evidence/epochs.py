@@ -56,9 +56,10 @@ def question(percent: int) -> Question:
     )
 
 
-def ten_searches(of: Question) -> Question:
-    """Each of ten seeds with a search of its own; the first search is that of `of`."""
-    return of._replace(about=f"{of.about} A search for each seed", searches=10)
+def searches(of: Question, seeds: int) -> Question:
+    """Each seed with a search of its own; the first search is that of `of`."""
+    about = f"{of.about} A search for each seed"
+    return of._replace(about=about, seeds=seeds, searches=seeds)
 
 
 def shorter(of: Question) -> Question:
@@ -68,22 +69,20 @@ def shorter(of: Question) -> Question:
 
 NOISY_LABELS = question(40)
 AGAIN = NOISY_LABELS._replace(about=f"{NOISY_LABELS.about} The second search", search=1)
-SEARCHES = ten_searches(NOISY_LABELS)
+SEARCHES = searches(NOISY_LABELS, 10)
 # The same trainings, scored by what their validation images really are.
 CLEAN = SEARCHES._replace(
     about=f"{SEARCHES.about}, by clean validation labels",
     config=dataclasses.replace(SEARCHES.config, clean_validation=True),
 )
 # Without wrong labels in the training either.
-CLEAN_TRAINING = shorter(ten_searches(question(0)))
+CLEAN_TRAINING = shorter(searches(question(0), 6))
 # A second network, whose gradients cost ten times as much, and whose radii are smaller.
 CONVNET = shorter(
-    NOISY_LABELS._replace(
+    searches(NOISY_LABELS, 6)._replace(
         about=f"{SEARCHES.about}, with BatchNorm",
         config=dataclasses.replace(NOISY_LABELS.config, model="convnet-bn-hidden"),
         rows=methods(FEWER_EPOCHS, SMALLER_RADII),
         trials=12,
-        seeds=6,
-        searches=6,
     )
 )
