@@ -29,9 +29,13 @@ def train(config: Config) -> None:
     for seed in range(config.seed, config.seed + config.seeds):
         folder = config.output if config.seeds == 1 else config.output / f"seed-{seed}"
         one = dataclasses.replace(config, seed=seed, seeds=1, output=folder)
-        summaries.append(runs.run(one, Training(one, dataset), folder))
+        trained: list[runs.Record] = []
+        training = Training(one, dataset)
+        summaries.append(runs.run(one, training, folder, trained.append))
         if jax.process_index() > 0:
             continue
+        if not trained:
+            print(f"{folder} holds this run, finished: nothing was trained.")
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs.append([json.loads(line) for line in lines])
         plots.plot_runs(logs[-1:], title(one), folder / "plots.png")

@@ -11,6 +11,7 @@ import numpy as np
 
 from examples.images.sources import Arrays
 from examples.images.sources import check_labels
+from examples.images.sources import digest
 from examples.images.sources import first_line
 from examples.images.sources import listed
 from examples.images.sources import Splits
@@ -45,7 +46,8 @@ def find(path: Path) -> Splits:
     if classes < 2:
         raise ValueError(f"{path}: y_train must hold two classes or more; got one")
     check_labels(test.labels, classes, f"{path}: y_test")
-    return Splits(str(path), classes, shape, train, test)
+    found = digest([train.labels, test.labels])
+    return Splits(str(path), classes, shape, train, test, found)
 
 
 def _read(path: Path) -> list[np.ndarray]:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from examples.images.sources import check_labels
 from examples.images.sources import decode
+from examples.images.sources import digest
 from examples.images.sources import first_line
 from examples.images.sources import Splits
 
@@ -109,9 +110,9 @@ def find(name: str, data_dir: Path | None) -> Splits:
             f"{', '.join(builder.info.splits)}"
         )
     train, shape = Records(builder, "train"), builder.info.features["image"].shape
-    return Splits(
-        name, train.classes, None if None in shape else shape, train, _test(builder)
-    )
+    shape = None if None in shape else shape
+    found = digest([builder.info.full_name])  # which has the version
+    return Splits(name, train.classes, shape, train, _test(builder), found)
 
 
 def _builder(name: str, data_dir: Path | None) -> Any:

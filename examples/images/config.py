@@ -39,10 +39,10 @@ class Images(Settings):
         these wrong labels that the network predicts.
       clean_validation: whether examples that are held out for validation keep their
         labels. Otherwise they are as noisy as the rest.
-      augment: random crops of the images, padded by 4, and horizontal flips; "auto" is
-        "yes" for color images.
+      augment: random crops of the images, padded by 4, and horizontal flips; if they
+        are streamed, crops of 8 to 100 % and flips. "auto" is "yes" for color images.
       image_size: height and width to which images are resized (or, if they differ in
-        size, to which random crops of them are; 224 if not given).
+        size, to which crops of them are; 224 if not given).
       model: network, a name in examples/images/models.py; or package.module:Factory,
         which is called with classes and dtype, and gives a Flax linen module.
       pretrained: file of a pretrained ViT, in Hugging Face's names and the safetensors
@@ -107,7 +107,7 @@ MORDIDO = ("cifar", "official", "table-8", "imagenet", "vit")
 # Each overrides defaults of Config, and `Config.of_recipe` adds ρ and α. Flags override
 # both.
 RECIPES: dict[str, dict[str, Any]] = {
-    # A minute on two CPU cores.
+    # Seconds on two CPU cores.
     "digits": {},
     # Mordido et al. 2024, Section 4.2: SGD, learning rate divided by 10 every 50
     # epochs, weight decay 1e-4.

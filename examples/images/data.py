@@ -12,6 +12,7 @@ is too large, or whose images may differ in size, for `streams.stream`. A name i
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from examples.images import arrays
 from examples.images import folders
 from examples.images import huggingface
 from examples.images.sources import Arrays
+from examples.images.sources import digest
 from examples.images.sources import Selection
 from examples.images.sources import Source
 from examples.images.sources import Splits
@@ -63,6 +65,11 @@ class Dataset:
     mean: np.ndarray
     std: np.ndarray
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels."""
+        return digest([*self.train, *self.test])
+
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
@@ -73,12 +80,14 @@ class Streamed:
       classes: number of classes.
       train: training examples.
       test: test examples; the validation split, if the test split has no labels.
+      digest: of the files or labels, or of the name with a version.
     """
 
     name: str
     classes: int
     train: Source
     test: Source
+    digest: str
 
 
 def find(name: str, data_dir: Path | None = None) -> Dataset | Streamed:
@@ -101,7 +110,7 @@ def find(name: str, data_dir: Path | None = None) -> Dataset | Streamed:
             f"{name} has images of {shape[-1]} channels, which can't be streamed, and "
             f"holds over {MEMORY / 1e9:.0f} GB of them"
         )
-    return Streamed(name, splits.classes, splits.train, splits.test)
+    return Streamed(name, splits.classes, splits.train, splits.test, splits.digest)
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from examples.images.sources import Arrays
+from examples.images.sources import digest
 from examples.images.sources import Splits
 
 TEST_IMAGES = 500
@@ -23,4 +24,5 @@ def find() -> Splits:
     test, train = (
         Arrays(images[part], labels[part]) for part in np.split(order, [TEST_IMAGES])
     )
-    return Splits("digits", 10, images.shape[1:], train, test)
+    found = digest([train.labels, test.labels])
+    return Splits("digits", 10, images.shape[1:], train, test, found)

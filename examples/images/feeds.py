@@ -109,6 +109,7 @@ class Streamed:
         seed: int,
         layout: Layout,
         image_size: int,
+        augment: bool = True,
     ):
         """Sets up the stream; reads nothing yet.
 
@@ -118,8 +119,10 @@ class Streamed:
           seed: of their order.
           layout: of the devices.
           image_size: height and width of the crops.
+          augment: whether crops for training are random, and half of them mirrored.
         """
         self.source, self.batch, self.seed = dataset.train, batch, seed
+        self.augment = augment
         self.train, self.classes, self.layout = (
             len(self.source),
             dataset.classes,
@@ -143,6 +146,7 @@ class Streamed:
                 seed=self.seed,
                 start_step=start,
                 train=True,
+                augment=self.augment,
                 part=self.part,
             )
         sharding = self.layout.batch(axis=len(self.batch) - 1)

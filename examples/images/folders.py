@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.images.sources import decode
+from examples.images.sources import digest
 from examples.images.sources import listed
 from examples.images.sources import Splits
 
@@ -62,7 +63,8 @@ def find(name: str, path: Path) -> Splits:
             f"one of them holds {listed(sorted({*classes} ^ {*theirs}))}"
         )
     train, test = (_files(path / split, classes) for split in ("train", evaluated))
-    return Splits(name, len(classes), None, train, test)
+    found = digest([*train.paths, *test.paths])
+    return Splits(name, len(classes), None, train, test, found)
 
 
 def _classes(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from examples.images.sources import check_labels
 from examples.images.sources import decode
+from examples.images.sources import digest
 from examples.images.sources import first_line
 from examples.images.sources import listed
 from examples.images.sources import Splits
@@ -78,7 +79,8 @@ def find(name: str, path: Path) -> Splits:
     test = (labeled or evaluated)[0]
     for split in ("train", test):
         check_labels(rows[split].labels, classes, f"{path}: {label} of {split}")
-    return Splits(name, classes, None, rows["train"], rows[test])
+    found = digest([rows["train"].labels, rows[test].labels])
+    return Splits(name, classes, None, rows["train"], rows[test], found)
 
 
 def _load(path: Path) -> Any:

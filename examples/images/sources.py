@@ -4,6 +4,8 @@ A module for each kind of them, such as `folders`, has a function `find`, which 
 the `Splits` of a dataset; `data` reads them into memory, or streams them.
 """
 
+from collections.abc import Iterable
+import hashlib
 import io
 from typing import Any
 from typing import NamedTuple
@@ -42,6 +44,7 @@ class Splits(NamedTuple):
       shape: of the images, (height, width, channels); None if they may differ.
       train: training examples.
       test: test examples.
+      digest: of what tells its content, without reading the images: files or labels.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Splits(NamedTuple):
     shape: tuple[int, int, int] | None
     train: Source
     test: Source
+    digest: str
 
 
 class Arrays:
@@ -108,6 +112,17 @@ def decode(encoded: bytes, channels: int, what: str) -> np.ndarray:
         reason = "it is of no known format" if unknown else first_line(error)
         raise OSError(f"{what} can't be decoded ({reason})") from error
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def digest(parts: Iterable[np.ndarray | str]) -> str:
+    """SHA-256 of arrays and texts."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            found.update(part.encode() + b"\0")
+        else:
+            found.update(np.ascontiguousarray(part).data)
+    return found.hexdigest()
 
 
 def check_labels(labels: np.ndarray, classes: int, what: str) -> None:

@@ -20,6 +20,7 @@ def stream(
     seed: int = 0,
     start_step: int = 0,
     train: bool,
+    augment: bool = True,
     part: tuple[int, int] = (0, 1),
     workers: int = 16,
 ) -> Iterator[Examples]:
@@ -28,8 +29,8 @@ def stream(
     For training: crops of 8 to 100 % of the image and of aspect ratios from 3/4 to 4/3,
     half of them mirrored, in an endless stream of epochs, each in its own order and
     without the examples that don't fill a batch. For evaluation: one epoch, in order;
-    of each image, the central square whose side is 224/256 of the shorter side. The
-    last batch may be smaller; `pad` fills it.
+    of each image, the central square whose side is 224/256 of the shorter side, as for
+    training without augmentation. The last batch may be smaller; `pad` fills it.
 
     Order and crops follow from `seed`, whatever the number of threads. A stream that
     starts at a later step yields what it would have yielded there, without reading the
@@ -42,6 +43,7 @@ def stream(
       seed: of order and crops.
       start_step: number of batches to skip.
       train: whether to yield batches for training.
+      augment: whether their crops are random.
       part: (i, n) for one of n processes, which share each batch: every n-th image
         from the i-th is read.
       workers: number of threads. They also prepare the next two batches.
@@ -62,16 +64,17 @@ def stream(
         image, label = example
         return Examples(random_crop(image, image_size, rng), label)
 
-    def central_example(example):
+    def central(example):
         image, label = example
         return Examples(central_crop(image, image_size), label)
 
     images = grain.MapDataset.source(source).seed(seed)
     if train:
         images = images.shuffle()[: len(source) // batch_size * batch_size]
-        images = images.repeat().random_map(random_example)
+        images = images.repeat()
+        images = images.random_map(random_example) if augment else images.map(central)
     else:
-        images = images.map(central_example)
+        images = images.map(central)
     options = grain.ReadOptions(
         num_threads=workers, prefetch_buffer_size=2 * batch_size
     )

@@ -21,6 +21,7 @@ from examples.images.models import VisionTransformer
 from examples.trainer.optimizers import Phase
 from examples.trainer.phases import no_sums
 from examples.trainer.phases import Phased
+from examples.trainer.provenance import sha256
 
 BINS = 15  # of confidences, as in Guo et al. 2017
 
@@ -48,6 +49,7 @@ class Training(Phased):
 
     Attributes:
       judge: name of the examples that are evaluated after each epoch.
+      fingerprint: digests of the data and of pretrained weights, by name.
     """
 
     unit = "images"
@@ -56,6 +58,7 @@ class Training(Phased):
     def __init__(self, config: Config, dataset: data.Dataset | data.Streamed):
         """Builds network, optimizers and steps; nothing is computed yet."""
         super().__init__(config)
+        self.fingerprint = {dataset.name: dataset.digest}
         self.parts = parts.divide(
             dataset,
             config.label_noise,
@@ -70,10 +73,19 @@ class Training(Phased):
         dataset = dataclasses.replace(dataset, train=train)  # pyright: ignore
         if isinstance(dataset, data.Dataset):
             self.feed = feeds.Resident(dataset, batch, config.seed, self.layout)
-            size = config.image_size or self.feed.shape[0]
+            height, width, _ = self.feed.shape
+            size = config.image_size or height
+            if config.image_size is None and width != height:
+                raise ValueError(
+                    f"{dataset.name} has images of {height}×{width} pixels; say to "
+                    "what square to resize them, as in --image-size 32"
+                )
         else:
             size = config.image_size or 224
-            self.feed = feeds.Streamed(dataset, batch, config.seed, self.layout, size)
+            crops = config.augment != "no"
+            self.feed = feeds.Streamed(
+                dataset, batch, config.seed, self.layout, size, crops
+            )
         # Of an image as the network sees it; pretrained ones know colors alone.
         channels = 3 if config.pretrained else self.feed.shape[-1]
         self.shape = (size, size, channels)
@@ -84,6 +96,7 @@ class Training(Phased):
             from examples.images.pretrained import load_vit  # needs safetensors
 
             self.weights = load_vit(config.pretrained, self.model, self.shape)
+            self.fingerprint[str(config.pretrained)] = sha256(config.pretrained)
         self.plan(self.feed.train)
         resident = isinstance(self.feed, feeds.Resident)
         # Crops of a stream are random already.

@@ -94,12 +94,15 @@ def check(config: Lifelong) -> None:
     Raises:
       ValueError: if the memory can't fill a batch, or C-MAML can't split one.
     """
-    if config.memory < config.replay_size:
+    methods = [METHODS[name] for name in config.methods or METHODS]
+    replay = any(method.replay for method in methods)
+    if replay and config.memory < config.replay_size:
         raise ValueError(
             f"--memory must hold at least the {config.replay_size} images of "
             f"--replay-size; got {config.memory}"
         )
-    if config.batch_size % config.inner_steps:
+    meta = any(method.meta for method in methods)
+    if meta and config.batch_size % config.inner_steps:
         raise ValueError(
             f"--inner-steps must divide the --batch-size, {config.batch_size}, a part "
             f"for each step; got {config.inner_steps}"

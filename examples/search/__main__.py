@@ -51,7 +51,7 @@ def search(settings: Search, others: list[str]) -> None:
     for method in methods:
         Training(method.config, dataset)  # refuses what can't be trained
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    studies = open_studies(settings, methods)
+    studies = open_studies(settings, methods, dataset.digest)
     total = sum(shared.trials for shared in studies)
     with tqdm(total=total, desc="search", unit=" trials") as progress:
         for shared in studies:

@@ -62,6 +62,7 @@ class Shared:
         self,
         search: Search,
         method: Method,
+        data: str,
         storage: optuna.storages.RDBStorage,
         alone: filelock.BaseFileLock,
     ):
@@ -70,10 +71,11 @@ class Shared:
         Args:
           search: the search that it is part of.
           method: the method to search.
+          data: digest of the dataset.
           storage: the database.
           alone: lock to hold while a trial is drawn.
         """
-        self.search, self.method = search, method
+        self.search, self.method, self.data = search, method, data
         self.storage, self.alone = storage, alone
         # Without a space, all trials would be the same.
         one_each = search.sampler == "grid" or not method.space
@@ -99,6 +101,7 @@ class Shared:
         search = command.as_json(self.search)
         config = command.as_json(self.method.config)
         ours = {f"the search's {name}": search[name] for name in search.keys() - FREE}
+        ours["the data's digest"] = self.data
         return ours | {name: config[name] for name in config.keys() - folders.FREE}
 
     def check(self) -> None:
@@ -191,8 +194,13 @@ class Shared:
         return random_sampler(self.search.seed, number)
 
 
-def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
+def open_studies(search: Search, methods: list[Method], data: str) -> list[Shared]:
     """The studies of all methods, in the database of the search's folder.
+
+    Args:
+      search: the search.
+      methods: those that it compares.
+      data: digest of the dataset.
 
     Raises:
       ValueError: if the folder holds another search or other files.
@@ -205,7 +213,7 @@ def open_studies(search: Search, methods: list[Method]) -> list[Shared]:
     alone = filelock.FileLock(folder / "search.lock")
     with alone:
         storage = open_storage(folder / "search.db")
-        studies = [Shared(search, method, storage, alone) for method in methods]
+        studies = [Shared(search, method, data, storage, alone) for method in methods]
         for shared in studies:
             shared.check()
         for shared in studies:
@@ -247,8 +255,11 @@ def open_storage(database: Path) -> optuna.storages.RDBStorage:
 
 
 def make_pruner(search: Search, method: Method) -> optuna.pruners.BasePruner:
-    """Compares by epoch, once the learning rate has had time to take effect."""
-    if not search.prune:
+    """Compares by epoch, once the learning rate has had time to take effect.
+
+    Trials with other numbers of epochs have other schedules, so nothing is compared.
+    """
+    if not search.prune or "epochs" in method.space:  # long schedules start slowly
         return optuna.pruners.NopPruner()
     warmup = math.ceil(method.config.epochs / 3)
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warmup)

@@ -68,8 +68,9 @@ class Base(Settings):
       nesterov: whether sgd's momentum is Nesterov's.
       betas: β₁ and β₂ of adam and its variants; Optax's defaults if not given.
       epsilon: ε of adam and its variants; Optax's default if not given.
-      weight_decay: factor of the parameters that sgd and adam add to the gradient, and
-        that adamw and other optimizers with such an argument subtract.
+      weight_decay: factor of the parameters that adamw and other optimizers with such
+        an argument subtract, and that is added to the gradient for the others, such as
+        sgd and adam.
     """
 
     base: str = "sgd"

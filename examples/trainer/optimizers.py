@@ -132,7 +132,7 @@ def inverse_sqrt(peak: float, warmup: int, count: jax.typing.ArrayLike) -> jax.A
 def make_base(
     config: RunConfig, schedule: optax.ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
-    """The base optimizer; sgd and adam decay weights through the gradient."""
+    """The base optimizer, which decays weights by itself or through the gradient."""
     decay, name = config.weight_decay, config.base
     factory: Any = getattr(optax, name, None) or getattr(optax.contrib, name, None)
     parameters = inspect.signature(factory).parameters if callable(factory) else {}
@@ -141,6 +141,13 @@ def make_base(
             f"--base must name an optimizer of Optax, such as sgd, adam or adamw; "
             f"got {name}"
         )
+    if name.startswith("schedule_free"):
+        raise ValueError(
+            f"--base must train the weights that are evaluated; those of {name} are "
+            "others, and the sharpness-aware optimizers don't know them"
+        )
+    if name != "sgd" and config.momentum != RunConfig.momentum:
+        raise ValueError(f"--momentum applies only to sgd; got {name}")
     options: dict[str, Any] = {}
     if config.betas is not None:
         options["b1"], options["b2"] = config.betas
@@ -155,10 +162,11 @@ def make_base(
         )
     if name == "sgd":
         options |= {"momentum": config.momentum or None, "nesterov": config.nesterov}
-    if "weight_decay" in parameters:
+    own = "weight_decay" in parameters
+    if own:
         options["weight_decay"] = decay
     base: Any = factory(schedule, **options)
-    if name in ("sgd", "adam"):
+    if not own:
         base = optax.chain(optax.add_decayed_weights(decay), base)
     return optax.with_extra_args_support(base)
 

@@ -122,8 +122,8 @@ def run(
       config: of the run.
       training: what it does.
       folder: of the run.
-      on_record: gets the record of each epoch that is trained now; an exception from it
-        ends the run.
+      on_record: gets the record of each epoch that is trained now, none if the run is
+        finished; an exception from it ends the run.
     """
     fingerprint = getattr(training, "fingerprint", {})
     files = getattr(training, "files", {})
@@ -166,8 +166,8 @@ def final_state(training: Training, folder: Path) -> Any:
         saved = checkpoints.restore(training.shapes)
     if saved is None or int(saved.state.step) != training.steps:
         raise ValueError(
-            f"{folder} holds no checkpoint of the last step, {training.steps}; "
-            "run the training again to get there"
+            f"{folder} holds no checkpoint of the last step, {training.steps}; delete "
+            "summary.json there and run the training again to get one"
         )
     return saved.state
 

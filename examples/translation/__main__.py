@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from examples.trainer import command
 from examples.trainer import folders
 from examples.trainer import plots
 from examples.trainer import runs
@@ -42,12 +43,15 @@ def train(config: TranslationConfig) -> None:
         folder = config.output if config.seeds == 1 else config.output / f"seed-{seed}"
         one = dataclasses.replace(config, seed=seed, seeds=1, output=folder)
         training = prepare(one, folder, pairs, valid)
-        summary = runs.run(one, training, folder)
+        trained: list[runs.Record] = []
+        summary = runs.run(one, training, folder, trained.append)
         if test is not None:
             sentences = finish(training, folder, summary, test)
         summaries.append(summary)
         if jax.process_index() > 0:
             continue
+        if not trained:
+            print(f"{folder} holds this run, finished: nothing was trained.")
         lines = (folder / "log.jsonl").read_text().splitlines()
         logs.append([json.loads(line) for line in lines])
         picture = folder / "plots.png"
@@ -91,6 +95,8 @@ def finish(
     """
     state = runs.final_state(training, folder)
     sentences = training.translations(training.slow_weights(state), test.source)
+    config = training.config
+    summary["config"] |= {"test": command.as_json(config)["test"]}
     summary["test_bleu"] = training.bleu(sentences, test)
     summary["bleu_signature"] = str(training.metric.get_signature())
     if jax.process_index() == 0:

@@ -63,7 +63,7 @@ class TranslationConfig(Texts, RunConfig):
 
     Two commands:
       python -m examples.translation --train train.de train.en --valid val.de val.en
-      python -m examples.translation --config runs/latest/config.json --optimizer sam
+      python -m examples.translation --config FILE --optimizer sam --output runs/sam
     """
 
     epochs: PositiveInt = 5

@@ -19,7 +19,7 @@ def dataset(labels=LABELS, streamed=False):
     images = images[:, None, None]
     if streamed:
         source = Arrays(images, labels)
-        return data.Streamed("numbered", 4, source, source)
+        return data.Streamed("numbered", 4, source, source, "")
     examples = data.Examples(images, labels)
     return data.Dataset("numbered", 4, examples, examples, np.zeros(2), np.ones(2))
 

@@ -75,6 +75,17 @@ def test_stream_follows_from_its_seed(photos):
         assert not np.array_equal(other.labels, batches[0].labels)
 
 
+def test_without_augmentation_it_trains_on_what_is_evaluated(photos):
+    whole = {
+        label: image
+        for batch in photo_stream(photos, train=False)
+        for image, label in zip(*batch, strict=True)
+    }
+    for batch in take(12, photo_stream(photos, augment=False)):  # two epochs
+        for image, label in zip(*batch, strict=True):
+            np.testing.assert_array_equal(image, whole[label])
+
+
 @pytest.mark.parametrize("step", [1, 6, 13])
 def test_stream_resumes_where_it_stopped(photos, step):
     """In the first epoch, at the end of one, and in the third."""

@@ -56,6 +56,23 @@ def test_what_it_refuses(values, message, digits):
         Training(replace(Config(), **values), digits)
 
 
+def test_images_that_are_no_squares_need_a_size(digits):
+    part = data.Examples(digits.train.images[:, :4], digits.train.labels)
+    wide = replace(digits, train=part)
+    with pytest.raises(ValueError, match=r"^digits has images of 4×8 pixels; say to"):
+        Training(Config(), wide)
+    assert Training(replace(Config(), image_size=8), wide).shape == (8, 8, 1)
+
+
+def test_a_run_on_other_labels_is_refused(digits, tmp_path):
+    config = replace(Config(), **SMALL | {"epochs": 1})
+    train(config, digits, tmp_path)
+    labels = digits.train.labels[::-1]
+    other = replace(digits, train=data.Examples(digits.train.images, labels))
+    with pytest.raises(ValueError, match=r"a run on other data: digits has changed"):
+        train(config, other, tmp_path)
+
+
 # What it does.
 
 

@@ -47,6 +47,7 @@ class Quick:
 
     trained: list[Config]
     events: dict[int, BaseException]
+    digest: str
 
     @classmethod
     def run(cls, config, training, folder, on_record):
@@ -68,11 +69,11 @@ class Quick:
 def quick(monkeypatch, request):
     if "slow" in request.keywords:
         return None
-    Quick.trained, Quick.events = [], {}
+    Quick.trained, Quick.events, Quick.digest = [], {}, "12"
     monkeypatch.setattr(trials, "Training", Quick)
     monkeypatch.setattr(trials.runs, "run", Quick.run)
     monkeypatch.setattr(program, "Training", Quick)
-    monkeypatch.setattr(program.data, "find", lambda *_: None)
+    monkeypatch.setattr(program.data, "find", lambda *_: Quick)
     # Collecting takes a second here, where there is nothing on a device.
     monkeypatch.setattr(trials.gc, "collect", lambda: 0)
     if "picture" not in request.fixturenames:
@@ -234,6 +235,14 @@ def test_hopeless_trials_are_pruned(tmp_path, quick):
     assert last.value == pytest.approx(0.7)
 
 
+def test_trials_of_other_lengths_are_not_pruned(tmp_path, quick):
+    """Each is lower in an epoch than those with fewer epochs were."""
+    lengths = "epochs=3,4,5,6,7,30"
+    search(tmp_path, sampler="grid", space=(lengths,), methods=("base",))
+    found = [trial.state for trial in trials_of(tmp_path, "base")]
+    assert found == [TrialState.COMPLETE] * 6
+
+
 def test_a_failed_trial_has_a_reason_and_ends_nothing(tmp_path, quick, capsys):
     quick.events = {2: runs.Diverged("the loss was nan\nby step 7"), 4: TypeError()}
     search(tmp_path, sampler="grid", space=GRID, methods=("sam",))
@@ -322,6 +331,9 @@ def test_a_database_of_another_search_is_refused(tmp_path, quick):
     ]:
         with pytest.raises(ValueError, match=rf"^--output .* another.*{message}"):
             search(tmp_path, flags, **settings | change)
+    quick.digest = "56"
+    with pytest.raises(ValueError, match=r"the data's digest 12 there, 56 here$"):
+        search(tmp_path, **settings)
     assert len(quick.trained) == 1
 
 

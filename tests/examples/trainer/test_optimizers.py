@@ -194,11 +194,23 @@ def test_every_option_is_one_of_an_optimizer_and_of_the_configuration():
         assert getattr(Config(), option) == default
 
 
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "yogi"])
+def test_every_base_decays_weights(name):
+    """Where the gradient is zero, only the decay moves them."""
+    base = make_base(Config(base=name, weight_decay=0.1), 0.1)
+    params, none = jnp.ones(2), jnp.zeros(2)
+    updates, _ = base.update(none, base.init(params), params)
+    assert (updates < 0).all()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"optimizer": "sma"}, r"^--optimizer must be base or one of sam, .* got sma"),
         ({"base": "nothing"}, r"^--base must name an optimizer of Optax.* got nothing"),
+        ({"base": "schedule_free_sgd"}, r"^--base must train the weights that are ev"),
+        ({"base": "adam", "momentum": 0.5}, r"^--momentum applies only to sgd; got a"),
         ({"optimizer": "sam", "k": 3}, r"^--k doesn't apply to sam$"),
         ({"optimizer": "sam", "eta": 0.1}, r"^--eta doesn't apply to sam$"),
         ({"optimizer": "base", "rho": 0.1}, r"^--rho doesn't apply to base$"),
