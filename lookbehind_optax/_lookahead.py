@@ -163,6 +163,7 @@ def lookahead(
     def update_fn(updates, state, params=None, **extra_args):
         _params.check_params(params)
         _params.check_like_params("grads", updates, params)
+        _moments.check_base(pullback, state.base_state, LookaheadState)
         u, base_state = base.update(updates, state.base_state, params, **extra_args)
         u = _precision.cast_like(u, params)
         base_state = _precision.cast_like(base_state, state.base_state)

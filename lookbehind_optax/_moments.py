@@ -24,40 +24,55 @@ _COPIES = (
     optax.contrib.COCOBState,
 )
 
-_OTHER = object()  # what isn't a moment
-
-# The states of bases that estimate their learning rate from all steps so far.
+# Those of bases that sum gradients over steps, and that estimate their rate from them.
+_SUMS = (optax.MultiStepsState, optax.ApplyEvery)
 _ESTIMATES = (
     optax.contrib.DAdaptAdamWState,
     optax.contrib.DoGState,
     optax.contrib.DoWGState,
     optax.contrib.MechanicState,
     optax.contrib.ProdigyState,
+    type(jax.eval_shape(optax.scale_by_distance_over_gradients().init, ())),
 )
+
+# Marks of the leaves of a state.
+_MOMENT, _OTHER = object(), object()
 
 
 def check_base(pullback: str, base_state: Any, *others: type) -> None:
-    """Refuses bases whose states can't be pulled back like this.
+    """Refuses bases whose state can't be taken back in this way.
 
     Args:
       pullback: the name of a method.
       base_state: the base's state, which must not hold positions, since α wouldn't move
-        them back, and with "reset" no estimate of the learning rate.
+        them back.
       *others: types of other states that hold positions.
     """
-    if found := _trees.nodes(base_state, (*_COPIES, *others)):
-        raise TypeError(
-            "base must not keep a copy of the parameters, which α doesn't move back "
-            f"with the weights; its state has a {type(found[0]).__name__}. "
-            "Use another base; put lookahead outermost, and use it only once: "
-            "lookahead(lookbehind_sam(...))."
+
+    def refuse(kinds, what, instead):
+        if found := _trees.nodes(base_state, kinds):
+            kind = type(found[0]).__name__
+            raise TypeError(f"base must not {what}; its state has a {kind}. {instead}")
+
+    refuse(
+        (*_COPIES, *others),
+        "keep a copy of the parameters, which α doesn't move back with the weights",
+        "Use another base; put lookahead outermost, and use it only once: "
+        "lookahead(lookbehind_sam(...)).",
+    )
+    if pullback != "none":
+        refuse(
+            _SUMS,
+            f'sum gradients over steps if pullback is "{pullback}", which would take '
+            "back a part of the sum",
+            "Accumulate outside, as in optax.MultiSteps(lookahead(...), 4).",
         )
-    estimates = _trees.nodes(base_state, _ESTIMATES) if pullback == "reset" else []
-    if estimates:
-        raise TypeError(
-            'base must not estimate its learning rate if pullback is "reset", which '
-            "would discard what the estimate is made from; its state has a "
-            f'{type(estimates[0]).__name__}. Use "none" or "pullback".'
+    if pullback == "reset":
+        refuse(
+            _ESTIMATES,
+            'estimate its learning rate if pullback is "reset", which would discard '
+            "what the estimate is made from",
+            'Use "none" or "pullback".',
         )
 
 
@@ -77,7 +92,8 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
     """
     if pullback == "none":
         return end
-    start = base.init(params) if pullback == "reset" else start
+    if pullback == "reset":
+        return _reset(base, base.init(params), end)
 
     def alpha_of(leaf, a=alpha):  # optax.masked leaves holes
         return leaf if isinstance(leaf, optax.MaskedNode) else a
@@ -93,52 +109,73 @@ def pull_back(pullback, base, params, start, end, alpha) -> Any:
     )
 
     def move(a, now, then):
-        if a is _OTHER:
-            return now
-        if pullback == "reset":
-            return then.astype(now.dtype)
         # A flag for each weight also has the weight's shape.
-        is_number = jnp.issubdtype(now.dtype, jnp.inexact)
-        return _precision.interpolate(then, now, a) if is_number else now
-
-    moved = jax.tree.map(move, alphas, end, start)
-    if pullback == "pullback":
-        return moved
-    return _restart(alphas, moved, start)
-
-
-def _restart(alphas, end, start):
-    """`end`, with the initial values of the numbers that states keep beside moments."""
-
-    def is_moment(name, a):
-        leaves = jax.tree.leaves(a)
-        of_another = name.endswith(("state", "states"))  # which a wrapper holds
-        return leaves and not of_another and all(a is not _OTHER for a in leaves)
-
-    def of_state(a, now, then):
-        if not _is_state(a):
+        if a is _OTHER or not jnp.issubdtype(now.dtype, jnp.inexact):
             return now
-        moments = [is_moment(*field) for field in zip(a._fields, a, strict=True)]
+        return _precision.interpolate(then, now, a)
 
-        def of_field(is_moment, a, now, then):
-            if is_moment:
-                return now
-            return then if any(moments) and _is_number(now) else of_all(a, now, then)
+    return jax.tree.map(move, alphas, end, start)
 
-        return now._make(map(of_field, moments, a, now, then))
 
-    def of_all(a, now, then):
-        return jax.tree.map(of_state, a, now, then, is_leaf=_is_state)
+def _reset(base, start, end):
+    """`end`, with the moments of `start` and the numbers beside them."""
+    marks = optax.tree.map_params(
+        base,
+        lambda _: _MOMENT,  # one for a whole tree like the parameters
+        end,
+        transform_non_params=lambda _: _OTHER,
+        is_leaf=lambda _: True,
+    )
 
-    return of_all(alphas, end, start)
+    def restore(now, then):
+        if _is_key(now):  # its draws go on
+            return now
+        return then if then.dtype == now.dtype else then.astype(now.dtype)
+
+    def restored(mark, now, then):
+        return jax.tree.map(restore, now, then) if mark is _MOMENT else now
+
+    return jax.tree.map(restored, _mark_numbers(marks, end), end, start)
+
+
+def _mark_numbers(marks, state):
+    """`marks`, with the numbers that a state keeps beside moments marked like them."""
+    if marks is _MOMENT or marks is _OTHER:
+        return marks
+    parts, structure = jax.tree_util.tree_flatten_with_path(
+        marks, is_leaf=lambda node: node is not marks
+    )
+    beside = any(_holds_moments(path, mark) for path, mark in parts)
+
+    def marked(mark, now):
+        is_number = beside and mark is _OTHER and _is_number(now)
+        return _MOMENT if is_number else _mark_numbers(mark, now)
+
+    values = structure.flatten_up_to(state)
+    return structure.unflatten(
+        marked(mark, now) for (_, mark), now in zip(parts, values, strict=True)
+    )
+
+
+def _holds_moments(path, mark):
+    """Whether a part of a state is made of moments, and isn't another's state."""
+    name = jax.tree_util.keystr(path, simple=True)
+    leaves = jax.tree.leaves(mark, is_leaf=_is_state)
+    if not leaves or name.endswith(("state", "states")):  # as wrappers name it
+        return False
+    return all(leaf is _MOMENT for leaf in leaves)
 
 
 def _is_state(node):
-    """Whether it is a NamedTuple, as the state of one transformation is."""
-    return isinstance(node, tuple) and hasattr(node, "_fields")
+    """Whether it is more than a plain container."""
+    plain = type(node) in (tuple, list, dict)
+    return not plain and not jax.tree_util.all_leaves([node])
 
 
 def _is_number(leaf):
     """Whether it is a scalar, such as a count, a mean or a flag, but no key."""
-    is_scalar = getattr(leaf, "shape", None) == ()
-    return is_scalar and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return getattr(leaf, "shape", None) == () and not _is_key(leaf)
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -198,7 +198,6 @@ COUNTED = {
     "optimistic": optax.optimistic_gradient_descent(0.1),
     "optimistic adam": optax.optimistic_adam_v2(0.1),
     "inside a projection": optax.contrib.galore(0.1),
-    "accumulated": optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation(),
     "of factors": optax.sm3(0.1),
 }
 
@@ -219,31 +218,80 @@ class Own(NamedTuple):
     key: Any
 
 
-def test_reset_restores_the_numbers_of_any_base_but_no_key():
+@pytest.mark.parametrize(
+    "make",
+    [Own, lambda *parts: parts, lambda m, n, key: {"a": m, "b": n, "c": key}],
+    ids=["named", "tuple", "dict"],
+)
+def test_reset_restores_the_numbers_of_any_state_but_no_key(make):
     def init(params):
-        moment = optax.tree.zeros_like(params)
-        return Own(moment, jnp.int32(0), jax.random.key(0))
+        return make(optax.tree.zeros_like(params), jnp.int32(0), jax.random.key(0))
 
     def update(updates, state, params=None):
-        key, _ = jax.random.split(state.key)
-        return updates, Own(updates, state.steps + 1, key)
+        _, steps, key = state.values() if isinstance(state, dict) else state
+        return updates, make(updates, steps + 1, jax.random.split(key)[0])
 
     base = optax.GradientTransformation(init, update)
     optimizer = lb.lookahead(base, k=2, pullback="reset")
     params = {"a": jnp.ones(2), "frozen": None}
     *_, (_, state) = train(optimizer, 2, params, lambda p, i: p)
-    assert state.base_state.steps == 0
-    np.testing.assert_array_equal(state.base_state.moment["a"], np.zeros(2))
     key = jax.random.key(0)
     for _ in range(2):
-        key, _ = jax.random.split(key)
-    assert state.base_state.key == key
+        key = jax.random.split(key)[0]
+    wanted = make({"a": jnp.zeros(2), "frozen": None}, jnp.int32(0), key)
+    chex.assert_trees_all_equal(state.base_state, wanted)
+
+
+def test_reset_leaves_a_wrappers_clock_alone_if_all_it_holds_are_moments():
+    def momentum(rate):
+        def update(updates, state, params=None):
+            return optax.tree.scale(-rate, updates), updates
+
+        return optax.GradientTransformation(optax.tree.zeros_like, update)
+
+    base = optax.inject_hyperparams(momentum)(rate=optax.constant_schedule(0.1))
+    optimizer = lb.lookahead(base, k=2, pullback="reset")
+    *_, (_, state) = train(optimizer, 2, jnp.ones(2), lambda p, i: p)
+    assert state.base_state.count == 2
+    np.testing.assert_array_equal(state.base_state.inner_state, np.zeros(2))
+
+
+def test_reset_keeps_keys_like_the_parameters():
+    def update(updates, state, params=None):
+        return updates, jax.tree.map(lambda key: jax.random.split(key)[0], state)
+
+    init = functools.partial(jax.tree.map, lambda _: jax.random.key(0))
+    optimizer = lb.lookahead(
+        optax.GradientTransformation(init, update), k=1, pullback="reset"
+    )
+    *_, (_, state) = train(optimizer, 1, {"a": jnp.ones(2)}, lambda p, i: p)
+    assert state.base_state["a"] == jax.random.split(jax.random.key(0))[0]
+
+
+def test_reset_keeps_the_states_dtypes():
+    """Whatever those of the parameters are now."""
+
+    def init(params):
+        dtype = getattr(params, "dtype", jnp.float32)  # Optax probes it without arrays
+        moment = optax.tree.zeros_like(params)
+        return Own(moment, jnp.zeros([], dtype), jax.random.key(0))
+
+    def update(updates, state, params=None):
+        return updates, state
+
+    base = optax.GradientTransformation(init, update)
+    optimizer = lb.lookbehind_sam(base, rho=0.0, pullback="reset")
+    state = optimizer.init(jnp.ones(2))
+    params = jnp.ones(2, jnp.bfloat16)
+    _, state = optimizer.update(params, state, params, grad_fn=lambda p, i: p)
+    assert state.base_state.moment.dtype == state.base_state.steps.dtype == jnp.float32
 
 
 ESTIMATES = {
     "DAdaptAdamW": optax.contrib.dadapt_adamw(),
     "DoG": optax.contrib.dog(),
     "DoWG": optax.contrib.dowg(),
+    "ScaleByDistanceOverGradients": optax.scale_by_distance_over_gradients(),
     "Mechanic": optax.contrib.mechanize(optax.sgd(0.1)),
     "Prodigy": optax.contrib.prodigy(),
 }
@@ -256,6 +304,30 @@ def test_reset_refuses_estimates_of_the_learning_rate(name):
         optimizer = method(ESTIMATES[name], pullback="reset")
         with pytest.raises(TypeError, match=f"reset.* has a {name}State"):
             list(train(optimizer, 1))
+
+
+def test_lookahead_refuses_to_continue_with_a_reset():
+    params, base = jnp.ones(2), optax.contrib.prodigy()
+    state = lb.lookahead(base).init(params)
+    with pytest.raises(TypeError, match=r"reset.* has a ProdigyState"):
+        lb.lookahead(base, pullback="reset").update(params, state, params)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation(),
+        optax.apply_every(4),
+    ],
+    ids=["MultiSteps", "apply_every"],
+)
+def test_sums_over_steps_are_not_taken_back(base):
+    """Nothing would be learned after a reset every two steps."""
+    for pullback in ("reset", "pullback"):
+        for method in (lb.lookahead, lb.lookbehind_sam):
+            optimizer = method(lenient(base), k=2, pullback=pullback)
+            with pytest.raises(TypeError, match=f"sum gradients .*{pullback}"):
+                list(train(optimizer, 1))
 
 
 def after_two(decay):
