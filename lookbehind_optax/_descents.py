@@ -271,8 +271,10 @@ def every_descent(
 
     Raises:
       TypeError: if `alpha` isn't a real number, a schedule or `adaptive_alpha()`; a
-        step raises it for a base with a copy of the parameters in its state, and with
-        "reset" for one that estimates its learning rate, as `optax.contrib.prodigy`.
+        step raises it for a base with a copy of the parameters in its state; with
+        "reset", for one that estimates its learning rate, such as
+        `optax.contrib.prodigy`; with "reset" and "pullback", for one that sums
+        gradients over steps, such as `optax.MultiSteps`.
       ValueError: if it is negative or not finite, where that is known statically, or
         `pullback` is unknown.
 

@@ -95,8 +95,9 @@ def lookahead(
     Raises:
       TypeError: if an argument has the wrong type; `init` and `update` raise it for
         parameters that aren't floating-point or complex arrays, and `init` for a base
-        that keeps a copy of them, such as another lookahead, and with "reset" for one
-        that estimates its learning rate, such as `optax.contrib.prodigy`.
+        that keeps a copy of them, such as another lookahead; with "reset", for one that
+        estimates its learning rate, such as `optax.contrib.prodigy`; with "reset" and
+        "pullback", for one that sums gradients over steps, such as `optax.MultiSteps`.
       ValueError: if k < 1, α is negative or not finite (where that is known
         statically), `pullback` is unknown, or `outer` is combined with α or
         "pullback"; `update` raises it if `params` is missing and for gradients that

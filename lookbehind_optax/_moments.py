@@ -24,14 +24,16 @@ _COPIES = (
     optax.contrib.COCOBState,
 )
 
-# Those of bases that sum gradients over steps, and that estimate their rate from them.
+# The states of bases that sum gradients over steps.
 _SUMS = (optax.MultiStepsState, optax.ApplyEvery)
+# The states of bases that estimate their learning rate from all steps so far.
 _ESTIMATES = (
     optax.contrib.DAdaptAdamWState,
     optax.contrib.DoGState,
     optax.contrib.DoWGState,
     optax.contrib.MechanicState,
     optax.contrib.ProdigyState,
+    # Optax doesn't export it.
     type(jax.eval_shape(optax.scale_by_distance_over_gradients().init, ())),
 )
 

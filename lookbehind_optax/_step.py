@@ -151,8 +151,8 @@ def make_step(
 
     Raises:
       TypeError: if a number isn't an integer, or `optimizer` isn't a transformation;
-        `step` raises it for a loss that isn't a
-        real scalar, and for an aux that doesn't match `has_aux` or can't be averaged.
+        `step` raises it for a loss that isn't a real scalar, and for an aux that
+        doesn't match `has_aux` or can't be averaged.
       ValueError: if `micro_batches` or `m` is less than 1, or `m` has no `axis_name`;
         `step` raises it for a batch that can't be split as requested, an axis that
         isn't bound, or with m exists already, an optimizer with another k or
