@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -440,6 +441,29 @@ def test_the_program_says_what_is_missing(tmp_path, capsys):
 
 
 # What it does.
+
+
+@pytest.mark.thorough
+def test_a_finished_run_is_tested_again(tokenizer, pairs, tmp_path):
+    """On other files, which the summary names, and after its checkpoints are lost."""
+    config, folder = TranslationConfig(**TINY | {"epochs": 1}), tmp_path / "run"
+    training = Translation(config, tokenizer, pairs, pairs)
+    for name in ("first", "second"):
+        test = (tmp_path / "texts" / f"{name}.de", tmp_path / "texts" / f"{name}.en")
+        for path in test:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        training.config = dataclasses.replace(config, test=test)
+        summary = runs.run(training.config, training, folder)
+        program.finish(training, folder, summary, pairs)
+        saved = json.loads((folder / "summary.json").read_text())
+        assert saved["config"]["test"] == [str(path) for path in test]
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(ValueError, match=r"delete summary\.json there and run the tr"):
+        runs.final_state(training, folder)
+    (folder / "summary.json").unlink()
+    runs.run(training.config, training, folder)
+    assert runs.final_state(training, folder).step == training.steps
 
 
 @pytest.mark.slow
