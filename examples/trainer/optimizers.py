@@ -143,8 +143,8 @@ def make_base(
         )
     if name.startswith("schedule_free"):
         raise ValueError(
-            f"--base must train the weights that are evaluated; those of {name} are "
-            "others, and the sharpness-aware optimizers don't know them"
+            "--base must train the weights that are evaluated; "
+            f"{name} would evaluate an average, which the trainer doesn't compute"
         )
     if name != "sgd" and config.momentum != RunConfig.momentum:
         raise ValueError(f"--momentum applies only to sgd; got {name}")
